@@ -1,0 +1,88 @@
+"""The layer's own parts in plain PyTorch: the path of the CPU, and the reference for the kernels.
+
+R replicas are trained as one model: weights are `[R, ...]`, activations `[R, B, T, D]`.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+EPS = 1e-5
+
+
+def embed(tokens: Tensor, table: Tensor) -> Tensor:
+    """tokens [R, B, T], table [R, V, D] -> [R, B, T, D]."""
+    replicas = torch.arange(table.shape[0], device=table.device)[:, None, None]
+    return table[replicas, tokens.long()]
+
+
+def rms_norm(x: Tensor, weight: Tensor) -> Tensor:
+    """x [R, ..., D], weight [R, D] -> [R, ..., D] in x's dtype; eps 1e-5, computed in float32."""
+    wide = x.float()
+    scale = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + EPS)
+    weight = weight.view(weight.shape[0], *[1] * (x.dim() - 2), -1)
+    return (wide * scale * weight).to(x.dtype)
+
+
+def add_norm(x: Tensor, y: Tensor | None, weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Residual stream x [R, B, T, D] plus a layer's output y, and its RMS norm in `dtype`."""
+    x = x if y is None else x + y
+    return x, rms_norm(x, weight).to(dtype)
+
+
+def conv_silu(x: Tensor, weight: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Causal depthwise convolution, then SiLU, then split into heads.
+
+    x [R, B, T, 3 H Dh] (q, k, v side by side), weight [R, 3 H Dh, W] -> three of [R B, H, T, Dh].
+    """
+    R, B, T, C = x.shape
+    width = weight.shape[-1]
+    padded = F.pad(x, (0, 0, width - 1, 0))
+    taps = [padded[:, :, j : j + T] * weight[:, None, None, :, j].to(x.dtype) for j in range(width)]
+    out = F.silu(sum(taps[1:], taps[0])).view(R * B, T, 3, num_heads, -1)
+    q, k, v = out.permute(2, 0, 3, 1, 4).contiguous()
+    return q, k, v
+
+
+def head_norm(o: Tensor, weight: Tensor, gate: Tensor | None, batch: int) -> Tensor:
+    """RMS norm of each head, times SiLU(gate) where there is one; heads side by side again.
+
+    o [R B, H, T, Dh], weight [R, Dh], gate [R, B, T, H Dh] -> [R, B, T, H Dh].
+    """
+    RB, H, T, Dh = o.shape
+    out = rms_norm(o.view(RB // batch, batch, H, T, Dh), weight)
+    out = out.transpose(2, 3).reshape(RB // batch, batch, T, H * Dh)
+    return out if gate is None else out * F.silu(gate)
+
+
+def swiglu(x: Tensor) -> Tensor:
+    """x [..., 2 D] -> SiLU(first half) * second half, [..., D]."""
+    first, second = x.chunk(2, -1)
+    return F.silu(first) * second
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean over the targets that are not -100, per replica: logits [R, N, V], targets [R, N] -> [R]."""
+    R, N, V = logits.shape
+    losses = F.cross_entropy(
+        logits.float().reshape(R * N, V), targets.long().reshape(R * N), ignore_index=-100, reduction="none"
+    )
+    return losses.view(R, N).sum(1) / (targets != -100).sum(1)
+
+
+def adamw(
+    weights: Tensor, matrices: Tensor, low: Tensor, high: Tensor,
+    mean: Tensor, square: Tensor, lr: Tensor, weight_decay: Tensor, step: Tensor,
+) -> None:
+    """One AdamW step in place (betas 0.9, 0.999, eps 1e-8) on flat weights [R, P]; lr, weight_decay [R]; step >= 1.
+
+    `low` [R, P16] are the gradients of the first P16 columns, of which `matrices` is kept as a copy in its own
+    dtype; `high` are those of the others.
+    """
+    grads, lr, weight_decay = torch.cat([low.float(), high], 1), lr[:, None], weight_decay[:, None]
+    mean.lerp_(grads, 0.1)
+    square.mul_(0.999).addcmul_(grads, grads, value=0.001)
+    t = step.float()
+    denominator = (square / (1 - 0.999**t)).sqrt_().add_(1e-8)
+    weights.mul_(1 - lr * weight_decay).sub_(lr / (1 - 0.9**t) * mean / denominator)
+    matrices.copy_(weights[:, : matrices.shape[1]])

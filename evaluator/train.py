@@ -1,0 +1,319 @@
+"""Training of all runs of one setting as one model, inside the process that holds the variant.
+
+What is reported from here only steers (early stop, best epoch): the recorded accuracy is the audit's.
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evaluator.metrics import BatchScores
+from evaluator.model import (
+    Architecture,
+    Declare,
+    Operator,
+    architecture,
+    forward,
+    initial_weights,
+    layout,
+    operations,
+    stream_seed,
+    views,
+)
+from evaluator.protocol import Protocol, Setting, from_json
+from evaluator.tasks import Examples, generate
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: a point of the sweep and a random seed."""
+
+    lr: float
+    weight_decay: float
+    seed: int
+
+
+def sweep(protocol: Protocol, seeds: Sequence[int]) -> tuple[Run, ...]:
+    """All runs of one setting."""
+    return tuple(Run(lr, wd, seed) for seed in seeds for lr in protocol.lrs for wd in protocol.weight_decays)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """State of a group after an epoch; accuracy and perplexity of each run on the test set."""
+
+    epoch: int
+    step: int
+    seconds: float
+    accuracy: tuple[float, ...]
+    perplexity: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What is left of a group: per run the epoch of lowest test perplexity, and the weights it had then."""
+
+    weights: Tensor  # float32 [R, P]
+    best_epoch: tuple[int, ...]  # 0 where no epoch was finite
+    accuracy: tuple[float, ...]
+    perplexity: tuple[float, ...]
+    last_accuracy: tuple[float, ...]
+    epochs: int
+    steps: int
+    seconds: float
+    setup_seconds: float
+
+
+class Group:
+    """R models of one setting in training; on a GPU every step is a replayed CUDA graph."""
+
+    def __init__(
+        self, setting: Setting, protocol: Protocol, runs: Sequence[Run], arch: Architecture, operator: Operator,
+        declare: Declare, device: torch.device, ops: ModuleType,
+    ) -> None:
+        self.setting, self.protocol, self.runs, self.arch = setting, protocol, tuple(runs), arch
+        self.operator, self.device, self.ops = operator, device, ops
+        self.cuda = device.type == "cuda"
+        where = layout(arch)
+        streams = [_stream(setting, run) for run in runs]
+        flat = np.stack([initial_weights(arch, s, declare) for s in streams])
+        self.weights = torch.from_numpy(flat).to(device)
+        self.mean, self.square = torch.zeros_like(self.weights), torch.zeros_like(self.weights)
+        low = torch.bfloat16 if self.cuda else torch.float32
+        self.weights16 = self.weights[:, : where.matrix_size].to(low, copy=True).contiguous()
+        self.step = torch.zeros((), dtype=torch.int64, device=device)
+        self.lr = torch.tensor([r.lr for r in runs], device=device)
+        self.weight_decay = torch.tensor([r.weight_decay for r in runs], device=device)
+        self.shuffles = [np.random.Generator(np.random.PCG64(stream_seed(f"{s}/shuffle"))) for s in streams]
+        self._load_data()
+        self.scores = BatchScores(len(runs), setting.vocab_size, device)
+        self.best = self.weights.clone()
+        self.best_perplexity = torch.full((len(runs),), math.inf, dtype=torch.float64, device=device)
+        self._graphs: dict[tuple[str, int], Callable[[], None]] = {}
+        self._pool: Any = None
+
+    def _load_data(self) -> None:
+        seeds = sorted({r.seed for r in self.runs})
+        pairs = [generate(self.setting, seed) for seed in seeds]
+        self.train = _on_device([train for train, _ in pairs], self.device)
+        self.test = _on_device([test for _, test in pairs], self.device)
+        self.which = torch.tensor([seeds.index(r.seed) for r in self.runs], device=self.device)
+        self.order = torch.zeros(len(self.runs), self.train[0].shape[1], dtype=torch.int64, device=self.device)
+        self.cursor = torch.zeros((), dtype=torch.int64, device=self.device)
+
+    def _batch(self, data: tuple[Tensor, Tensor], order: Tensor | None, size: int) -> tuple[Tensor, Tensor]:
+        """The `size` examples from the cursor on: inputs and targets [R, size, T]."""
+        at = self.cursor + torch.arange(size, device=self.device)
+        rows = at.expand(len(self.runs), size) if order is None else order.index_select(1, at)
+        return data[0][self.which[:, None], rows], data[1][self.which[:, None], rows]
+
+    def _matrices(self) -> list[Any]:
+        return [s for s in self.arch.segments if s.matrix]
+
+    def _rest(self) -> list[Any]:
+        return [s for s in self.arch.segments if not s.matrix]
+
+    def _leaves(self) -> dict[str, Tensor]:
+        start = self.weights16.shape[1]
+        named = views(self.weights16, self.arch, self._matrices())
+        named |= views(self.weights[:, start:], self.arch, self._rest(), start)
+        return named
+
+    def train_step(self, size: int) -> None:
+        """One optimiser step of every run on its own batch of `size` examples."""
+        inputs, targets = self._batch(self.train, self.order, size)
+        leaves = {k: v.detach().requires_grad_() for k, v in self._leaves().items()}
+        logits = forward(leaves, inputs, self.operator, self.arch, self.ops)
+        loss = self.ops.cross_entropy(logits, targets.flatten(1))
+        grads = torch.autograd.grad(loss.sum(), list(leaves.values()), materialize_grads=True)
+        self._update(dict(zip(leaves, grads, strict=True)))
+        self.cursor += size
+
+    def _update(self, grads: dict[str, Tensor]) -> None:
+        self.step += 1
+        low = self._flat(grads, self._matrices(), 0, self.weights16.shape[1], self.weights16.dtype)
+        high = self._flat(grads, self._rest(), self.weights16.shape[1], self.weights.shape[1], torch.float32)
+        self.ops.adamw(
+            self.weights, self.weights16, low, high, self.mean, self.square, self.lr, self.weight_decay, self.step
+        )
+
+    def _flat(self, grads: dict[str, Tensor], segments: list[Any], start: int, stop: int, dtype: torch.dtype) -> Tensor:
+        """The segments' gradients side by side, zeros in the gaps: [R, stop - start]."""
+        offsets, at, pieces = layout(self.arch).offsets, start, []
+        for s in segments:
+            if offsets[s.name] > at:
+                pieces.append(torch.zeros(len(self.runs), offsets[s.name] - at, dtype=dtype, device=self.device))
+            pieces.append(grads[s.name].reshape(len(self.runs), -1).to(dtype))
+            at = offsets[s.name] + s.size
+        if stop > at:
+            pieces.append(torch.zeros(len(self.runs), stop - at, dtype=dtype, device=self.device))
+        return torch.cat(pieces, 1)
+
+    @torch.no_grad()
+    def test_step(self, size: int) -> None:
+        """Scores one batch of the test set."""
+        inputs, targets = self._batch(self.test, None, size)
+        logits = forward(self._leaves(), inputs, self.operator, self.arch, self.ops)
+        self.scores.add(logits, targets.flatten(1))
+        self.cursor += size
+
+    def _run(self, kind: str, size: int) -> None:
+        """The step eagerly on a CPU, as a replayed CUDA graph on a GPU."""
+        step = self.train_step if kind == "train" else self.test_step
+        if not self.cuda:
+            return step(size)
+        if (kind, size) not in self._graphs:
+            self._graphs[kind, size] = self._capture(step, size)
+        return self._graphs[kind, size]()
+
+    def _capture(self, step: Callable[[int], None], size: int) -> Callable[[], None]:
+        """Warm up beside the graph, put everything back as it was, then capture."""
+        state = [self.weights, self.weights16, self.mean, self.square, self.step, self.cursor]
+        state += [self.scores.accuracy, self.scores.perplexity, self.scores.batches]
+        kept = [t.clone() for t in state]
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(2):
+                step(size)
+                for tensor, value in zip(state, kept, strict=True):
+                    tensor.copy_(value)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            step(size)
+        self._pool = self._pool or graph.pool()
+        return graph.replay
+
+    def epoch(self, number: int) -> None:
+        """One pass over the training examples in a fresh order, the last short batch kept."""
+        orders = np.stack([rng.permutation(self.order.shape[1]) for rng in self.shuffles])
+        self.order.copy_(torch.from_numpy(orders))
+        self.lr.copy_(torch.tensor([_rate(self.protocol, r.lr, number) for r in self.runs]))
+        self.cursor.zero_()
+        for size in _sizes(self.order.shape[1], self.protocol.batch_size):
+            self._run("train", size)
+
+    def test_scores(self) -> tuple[list[float], list[float]]:
+        """Test accuracy and perplexity of every run; keeps the weights of each run's best epoch."""
+        self.scores.reset()
+        self.cursor.zero_()
+        for size in _sizes(self.test[0].shape[1], self.protocol.batch_size):
+            self._run("test", size)
+        accuracy, perplexity = self.scores.means()
+        better = perplexity < self.best_perplexity
+        self.best = torch.where(better[:, None], self.weights, self.best)
+        self.best_perplexity = torch.where(better, perplexity, self.best_perplexity)
+        both = torch.stack([accuracy, perplexity]).tolist()
+        return both[0], both[1]
+
+
+def train_group(group: Group, report: Callable[[Progress], None]) -> Trained:
+    """Trains until the last epoch, or until one run passes the protocol's accuracy at an epoch's end."""
+    started, protocol, count = time.monotonic(), group.protocol, len(group.runs)
+    best = [(math.inf, 0, math.nan)] * count  # perplexity, epoch, accuracy
+    accuracy, epoch, steps, setup = [math.nan] * count, 0, 0, math.nan
+    per_epoch = len(list(_sizes(group.order.shape[1], protocol.batch_size)))
+    while epoch < protocol.epochs:
+        group.epoch(epoch)
+        epoch, steps = epoch + 1, steps + per_epoch
+        accuracy, perplexity = group.test_scores()
+        setup = time.monotonic() - started if epoch == 1 else setup
+        for r, (acc, ppl) in enumerate(zip(accuracy, perplexity, strict=True)):
+            best[r] = (ppl, epoch, acc) if ppl < best[r][0] else best[r]
+        report(Progress(epoch, steps, time.monotonic() - started, tuple(accuracy), tuple(perplexity)))
+        if any(a > protocol.stop_accuracy for a in accuracy) or not any(map(math.isfinite, perplexity)):
+            break
+    return Trained(
+        group.best, tuple(b[1] for b in best), tuple(b[2] for b in best), tuple(b[0] for b in best),
+        tuple(accuracy), epoch, steps, time.monotonic() - started, setup,
+    )
+
+
+def _stream(setting: Setting, run: Run) -> str:
+    return f"{run.seed}/{setting.task}/{setting.name}/lr={run.lr}/weight_decay={run.weight_decay}"
+
+
+def _rate(protocol: Protocol, lr: float, epoch: int) -> float:
+    if protocol.schedule == "constant":
+        return lr
+    return 1e-6 + (lr - 1e-6) * (1 + math.cos(math.pi * epoch / protocol.epochs)) / 2
+
+
+def _sizes(examples: int, batch_size: int) -> Iterator[int]:
+    for start in range(0, examples, batch_size):
+        yield min(batch_size, examples - start)
+
+
+def _on_device(sets: Sequence[Examples], device: torch.device) -> tuple[Tensor, Tensor]:
+    inputs = torch.from_numpy(np.stack([s.inputs for s in sets])).to(device, torch.int32)
+    targets = torch.from_numpy(np.stack([s.targets for s in sets])).to(device, torch.int32)
+    return inputs, targets
+
+
+def serve(header: dict[str, Any], tensors: dict[str, Tensor], operator: Any, send: Callable[..., None]) -> None:
+    """Answers the request `train`: progress after every epoch, then what `Trained` holds, weights as a tensor.
+
+    header: setting, protocol (as JSON), runs [[lr, weight_decay, seed]], num_threads. What the operator declares
+    is asked of it here, in its own process.
+    """
+    device = operator.device
+    if device.type == "cpu":
+        torch.set_num_threads(header["num_threads"])
+    else:
+        torch.cuda.init()
+        torch.backends.cuda.matmul.allow_tf32 = True  # the protocol's choice for float32 products
+    setting, protocol = Setting(**header["setting"]), from_json(header["protocol"])
+    arch = architecture(setting, protocol, *declared(operator, protocol))
+    group = Group(
+        setting, protocol, [Run(*r) for r in header["runs"]], arch, operator_function(operator, protocol),
+        lambda stream: _declare(operator, protocol, stream), device, operations(device),
+    )
+    last_sent = [-math.inf]
+
+    def report(progress: Progress) -> None:
+        if progress.seconds - last_sent[0] >= 0.5:
+            last_sent[0] = progress.seconds
+            send({"event": "progress", **dataclasses.asdict(progress)}, {})
+
+    trained = train_group(group, report)
+    facts = {f.name: getattr(trained, f.name) for f in dataclasses.fields(trained) if f.name != "weights"}
+    peak = torch.cuda.max_memory_allocated() if group.cuda else 0
+    send({"event": "done", "peak_bytes": peak, **facts}, {"weights": trained.weights})
+
+
+def declared(operator: Any, protocol: Protocol) -> tuple[dict[str, int], dict[str, tuple[int, ...]]]:
+    """Widths of the projections and shapes of the parameters that a loaded operator declares."""
+    sizes = (protocol.num_heads, protocol.head_dim)
+    projections = dict(operator.projections(*sizes)) if operator.projections else {}
+    shapes = {k: v.shape for k, v in _declare(operator, protocol, "shapes").items()}
+    return projections, shapes
+
+
+def _declare(operator: Any, protocol: Protocol, stream: str) -> dict[str, np.ndarray]:
+    if not operator.parameters:
+        return {}
+    generator = torch.Generator().manual_seed(stream_seed(stream) % 2**63)
+    found = operator.parameters(protocol.num_heads, protocol.head_dim, generator)
+    return {name: tensor.detach().float().numpy() for name, tensor in found.items()}
+
+
+def operator_function(operator: Any, protocol: Protocol) -> Operator:
+    """The variant's delta_rule as the model calls it: autocast off, declared inputs by keyword."""
+
+    def call(inputs: dict[str, Tensor]) -> Tensor:
+        rest = {k: v for k, v in inputs.items() if k not in ("q", "k", "v", "beta")}
+        standard = (inputs[n] for n in ("q", "k", "v", "beta"))
+        with torch.autocast(inputs["q"].device.type, enabled=False):
+            o: Tensor = operator.delta_rule(*standard, chunk_size=protocol.chunk_size, **rest)
+        return o
+
+    return call

@@ -1,0 +1,151 @@
+"""Packed training is training: R runs as one model are R models, whichever operations they are made of."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
+from evaluator import layers  # noqa: E402
+from evaluator.metrics import macro_accuracy  # noqa: E402
+from evaluator.model import architecture, forward, initial_weights, layout, views  # noqa: E402
+from evaluator.operator import read_sources  # noqa: E402
+from evaluator.protocol import BASELINES, PROTOCOLS, TASKS, from_json, settings_of, to_json  # noqa: E402
+from evaluator.train import Group, Run, declared, operator_function, sweep, train_group  # noqa: E402
+from evaluator.worker import load  # noqa: E402
+
+VARIANTS = Path(__file__).parents[1] / "variants"
+CPU = torch.device("cpu")
+SMOKE = PROTOCOLS["smoke"]
+
+
+def group_of(tmp_path, name="delta_net", runs=None, ops=layers, setting=SMOKE.settings[1], protocol=SMOKE):
+    operator = load(read_sources(VARIANTS / name), "naive", "cpu", tmp_path)
+    arch = architecture(setting, protocol, *declared(operator, protocol))
+
+    def declare(stream):
+        from evaluator.train import _declare
+
+        return _declare(operator, protocol, stream)
+
+    runs = runs or sweep(protocol, [0])
+    return Group(setting, protocol, runs, arch, operator_function(operator, protocol), declare, CPU, ops)
+
+
+def test_mad_has_66_settings_and_396_runs():
+    counts = [len(settings_of(task)) for task in TASKS]
+    assert counts == [11, 11, 11, 6, 14, 13]
+    mad = PROTOCOLS["mad"]
+    assert len(mad.settings) * len(sweep(mad, [0])) == 396
+
+
+def test_sizes_are_the_references():
+    mad = PROTOCOLS["mad"]
+    plain = dataclasses.replace(BASELINES["in-context-recall"])
+    assert architecture(plain, mad, {}, {}).num_parameters == 409_872
+    assert architecture(BASELINES["compression"], mad, {}, {}).num_parameters == 443_152
+    gated = architecture(plain, mad, {"a": 1, "output_gate": 64}, {"A_log": (2,), "dt_bias": (2,)})
+    assert gated.num_parameters == 443_160
+
+
+def test_protocol_survives_json():
+    for protocol in PROTOCOLS.values():
+        assert from_json(to_json(protocol)) == protocol
+
+
+@pytest.mark.parametrize("name", ["delta_net", "gated_delta_net"])
+def test_packed_runs_are_single_runs(tmp_path, name):
+    runs = sweep(SMOKE, [0, 1])
+    packed = group_of(tmp_path, name, runs)
+    packed.order.copy_(torch.arange(packed.order.shape[1]).expand_as(packed.order))
+    for _ in range(3):
+        packed.train_step(16)
+    for i, run in enumerate(runs):
+        single = group_of(tmp_path, name, [run])
+        single.order.copy_(torch.arange(single.order.shape[1]).expand_as(single.order))
+        for _ in range(3):
+            single.train_step(16)
+        torch.testing.assert_close(packed.weights[i], single.weights[0], rtol=1e-4, atol=1e-5)
+
+
+def test_an_added_parameter_shifts_no_other_tensor():
+    mad, setting = PROTOCOLS["mad"], BASELINES["in-context-recall"]
+    plain = architecture(setting, mad, {}, {})
+    more = architecture(setting, mad, {"a": 1}, {"A_log": (2,)})
+    declare = lambda stream: {"A_log": np.ones(2, np.float32)}  # noqa: E731
+    first, second = (
+        views(torch.from_numpy(initial_weights(arch, "0/x", declare))[None], arch, arch.segments) for arch in (plain, more)
+    )
+    for segment in plain.segments:
+        if segment.name.endswith("rest"):
+            assert torch.equal(first[segment.name][:, :2], second[segment.name][:, :2])  # beta's rows
+        else:
+            assert torch.equal(first[segment.name], second[segment.name])
+
+
+@pytest.mark.parametrize("task", ["in-context-recall", "compression"])
+def test_kernels_train_as_layers_do(tmp_path, task):
+    pytest.importorskip("triton")
+    from evaluator.kernels import ops
+
+    protocol = dataclasses.replace(SMOKE, width=16, num_heads=1, head_dim=16)
+    setting = dataclasses.replace(BASELINES[task], seq_len=8, num_train_examples=8, num_test_examples=8)
+    groups = [group_of(tmp_path, ops=o, setting=setting, protocol=protocol) for o in (layers, ops)]
+    for group in groups:
+        for _ in range(2):
+            group.cursor.zero_()
+            group.train_step(3)
+        group.cursor.zero_()
+        group.test_step(5)
+    plain, fast = groups
+    moved = (plain.weights - plain.best).abs().max()
+    assert moved > 1e-3
+    # An Adam step is the sign of the gradient at first: compare where the gradient is not rounding alone.
+    sure = plain.square.sqrt() > 1e-4 * plain.square.sqrt().max()
+    torch.testing.assert_close(fast.weights[sure], plain.weights[sure], rtol=1e-3, atol=2e-4)
+    torch.testing.assert_close(fast.scores.perplexity, plain.scores.perplexity, rtol=1e-3, atol=1e-3)
+
+
+def test_training_learns_and_is_deterministic(tmp_path):
+    protocol = dataclasses.replace(SMOKE, epochs=2)
+    first, second = (train_group(group_of(tmp_path, protocol=protocol), lambda p: None) for _ in range(2))
+    assert torch.equal(first.weights, second.weights)
+    assert first.accuracy == second.accuracy
+    assert max(first.accuracy) > 0.1
+
+
+def test_a_diverging_run_is_scored_on_its_best_finite_epoch(tmp_path):
+    runs = [Run(1e-3, 0.0, 0), Run(1e18, 0.0, 0)]
+    trained = train_group(group_of(tmp_path, runs=runs, setting=SMOKE.settings[3]), lambda p: None)
+    assert trained.best_epoch[0] > 0
+    assert trained.best_epoch[1] == 0
+    assert np.isnan(trained.accuracy[1])
+    assert trained.accuracy[0] > 0.1
+
+
+def test_the_autoencoder_reads_the_last_position_alone(tmp_path):
+    group = group_of(tmp_path, setting=SMOKE.settings[0])
+    weights = views(group.weights, group.arch, group.arch.segments)
+    tokens = torch.randint(0, 15, (2, 3, 32), dtype=torch.int32)
+    logits = forward(weights, tokens, group.operator, group.arch)
+    assert logits.shape == (2, 96, 16)
+    assert layout(group.arch).size == group.weights.shape[1]
+
+
+@pytest.mark.parametrize(
+    ("predicted", "targets", "accuracy"),
+    [
+        ([0, 1, 2, 2], [0, 1, 2, 2], 1.0),
+        ([0, 0, 0, 0], [0, 1, 0, 1], 0.5),
+        ([3, 1, 1, 1], [0, 1, 1, 1], 1 / 3),  # 3 was predicted but is no target: a class of its own with 0
+        ([0, 1, 2, 3], [0, -100, -100, -100], 1.0),  # what is not scored counts nowhere
+    ],
+)
+def test_accuracy_is_the_mean_over_classes(predicted, targets, accuracy):
+    found = macro_accuracy(torch.tensor([predicted]), torch.tensor([targets]), 4)
+    assert found.item() == pytest.approx(accuracy)
