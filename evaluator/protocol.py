@@ -4,9 +4,10 @@ Source of every figure: arXiv 2403.17844 and its reference code, athms/mad-lab.
 """
 
 import dataclasses
-import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 COLUMNS = {
     "compression": "Compress",
@@ -74,10 +75,15 @@ CHANGES: dict[str, dict[str, tuple[float, ...]]] = {
 """Per task: which variable is changed to which values, one at a time."""
 
 
+def with_changes(setting: Setting, changes: Mapping[str, Any]) -> Setting:
+    """The setting with some of its fields changed."""
+    return replace(setting, **changes)
+
+
 def settings_of(task: str) -> tuple[Setting, ...]:
     """All settings of one task, its baseline first."""
     base = BASELINES[task]
-    changed = [replace(base, **{key: value}) for key, values in CHANGES[task].items() for value in values]
+    changed = [with_changes(base, {key: value}) for key, values in CHANGES[task].items() for value in values]
     return (base, *changed)
 
 
@@ -107,16 +113,17 @@ class Protocol:
 
 
 def _smoke() -> tuple[Setting, ...]:
-    """All six tasks, small enough for two CPU cores; one length is beyond a chunk of 32."""
+    """All six tasks, small enough for two CPU cores; most lengths are beyond a chunk of 32."""
+    changes: dict[str, dict[str, Any]] = {
+        "compression": {},
+        "in-context-recall": {"seq_len": 64},
+        "fuzzy-in-context-recall": {"seq_len": 64},
+        "memorization": {"vocab_size": 64, "num_train_examples": 256},
+        "noisy-in-context-recall": {"seq_len": 64},
+        "selective-copying": {"seq_len": 64, "num_tokens_to_copy": 8},
+    }
     short = {"num_train_examples": 512, "num_test_examples": 128}
-    return (
-        replace(BASELINES["compression"], **short),
-        replace(BASELINES["in-context-recall"], seq_len=64, **short),
-        replace(BASELINES["fuzzy-in-context-recall"], seq_len=64, **short),
-        replace(BASELINES["memorization"], vocab_size=64, num_test_examples=128),
-        replace(BASELINES["noisy-in-context-recall"], seq_len=64, **short),
-        replace(BASELINES["selective-copying"], seq_len=64, num_tokens_to_copy=8, **short),
-    )
+    return tuple(replace(BASELINES[task], **{**short, **change}) for task, change in changes.items())
 
 
 def _mad(name: str, settings: tuple[Setting, ...]) -> Protocol:
@@ -131,14 +138,14 @@ PROTOCOLS = {
 """`smoke` shows that everything runs and measures no quality; `fast` is no MAD score; `mad` is the full 66 x 6."""
 
 
-def to_json(protocol: Protocol) -> dict[str, object]:
+def to_json(protocol: Protocol) -> dict[str, Any]:
     """The protocol as plain JSON values; `from_json` gives it back."""
-    plain: dict[str, object] = json.loads(json.dumps(dataclasses.asdict(protocol)))
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(protocol)))
     return plain
 
 
-def from_json(plain: dict[str, object]) -> Protocol:
+def from_json(plain: Mapping[str, Any]) -> Protocol:
     """A protocol from what `to_json` gave; an unknown or missing field raises TypeError."""
-    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
-    fields["settings"] = tuple(Setting(**s) for s in plain["settings"])  # type: ignore[attr-defined]
-    return Protocol(**fields)  # type: ignore[arg-type]
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
+    fields["settings"] = tuple(Setting(**s) for s in plain["settings"])
+    return Protocol(**fields)

@@ -1,0 +1,207 @@
+"""The evaluator's command line: score, check, generate, protocol."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evaluator.protocol import BASELINES, CHANGEABLE, PROTOCOLS
+
+DONE, REJECTED, BAD_INPUT, ENVIRONMENT = 0, 1, 2, 3
+
+
+class UsageError(Exception):
+    """What was asked for can't be done; one sentence with the value in it."""
+
+
+class EnvironmentProblem(Exception):
+    """This machine lacks what was asked for; one sentence."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns the exit status."""
+    args = _parser().parse_args(arguments)
+    try:
+        return int(args.command(args))
+    except UsageError as error:
+        return _fail(error, BAD_INPUT)
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        return _fail(error, BAD_INPUT)
+    except (EnvironmentProblem, OSError) as error:
+        return _fail(error, ENVIRONMENT)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _fail(error: Exception, status: int) -> int:
+    print(f"evaluator: {error}", file=sys.stderr)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m evaluator", description="Train, score and check a delta-rule operator on MAD.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    score = commands.add_parser("score", help="train and score a variant; goes on where the folder --out left off")
+    score.add_argument("variant", type=Path, help="a folder with naive.py (and triton.py), or one .py file")
+    score.add_argument("--protocol", default="fast", help=f"one of {', '.join(PROTOCOLS)} (default: fast)")
+    score.add_argument("--task", action="append", default=[], help="only this task; may be repeated")
+    score.add_argument("--setting", action="append", default=[], metavar="KEY=VALUE", help=f"change the task's first setting; KEY is one of {', '.join(CHANGEABLE)}")
+    score.add_argument("--seed", type=int, default=0, help="the first random seed (default: 0)")
+    score.add_argument("--seeds", type=int, default=1, metavar="N", help="how many seeds are trained side by side (default: 1)")
+    score.add_argument("--form", choices=("naive", "triton"), help="default: triton on a GPU where there is one, else naive")
+    score.add_argument("--out", type=Path, required=True, metavar="DIR", help="takes runs.csv and evaluation.json")
+    score.add_argument("--seconds", type=float, metavar="S", help="start no further setting after S seconds; call again to go on")
+    score.add_argument("--events", action="store_true", help="progress as one JSON object a line on stdout")
+    _device_options(score)
+    score.set_defaults(command=_score)
+
+    check = commands.add_parser("check", help="the gates alone, without training")
+    check.add_argument("variant", type=Path, help="a folder with naive.py (and triton.py), or one .py file")
+    check.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    check.add_argument("--against", type=Path, metavar="DIR", help="stored variants, to tell duplicates")
+    check.add_argument("--seed", type=int, help="of the gates' random inputs (default: fresh)")
+    _device_options(check)
+    check.set_defaults(command=_check)
+
+    generate = commands.add_parser("generate", help="write examples of a task to an .npz file")
+    generate.add_argument("task", help=f"one of {', '.join(BASELINES)}")
+    generate.add_argument("--setting", action="append", default=[], metavar="KEY=VALUE", help=f"change the task's baseline; KEY is one of {', '.join(CHANGEABLE)}")
+    generate.add_argument("--split", choices=("train", "test"), default="train")
+    generate.add_argument("--num-examples", type=int, help="default: as many as the setting has")
+    generate.add_argument("--seed", type=int, default=0)
+    generate.add_argument("--out", type=Path, required=True, metavar="FILE.npz", help="takes the integer arrays inputs and targets")
+    generate.set_defaults(command=_generate)
+
+    protocol = commands.add_parser("protocol", help="print a protocol, its fingerprint and its noise as JSON")
+    protocol.add_argument("name", help=f"one of {', '.join(PROTOCOLS)}")
+    protocol.set_defaults(command=_protocol)
+    return parser
+
+
+def _device_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: the GPU where there is one")
+    parser.add_argument("--sandbox", choices=("require", "auto", "off"), default="auto", help="walls around the variant's code (default: auto)")
+
+
+def _device(wanted: str) -> Any:
+    import torch
+
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise EnvironmentProblem("--device cuda: torch sees no CUDA GPU on this machine")
+    found = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(found if wanted == "auto" else wanted)
+
+
+def _walls(mode: str) -> Any:
+    from evaluator import sandbox
+
+    try:
+        return sandbox.choose(mode)
+    except sandbox.SandboxError as error:
+        raise EnvironmentProblem(str(error)) from None
+
+
+def _changes(given: Sequence[str]) -> dict[str, float]:
+    changes: dict[str, float] = {}
+    for text in given:
+        key, _, value = text.partition("=")
+        if key not in CHANGEABLE:
+            raise UsageError(f"--setting {text}: the key is one of {', '.join(CHANGEABLE)}")
+        try:
+            changes[key] = float(value) if key == "frac_noise" else int(value)
+        except ValueError:
+            raise UsageError(f"--setting {text}: {value!r} is no number") from None
+    return changes
+
+
+def _score(args: argparse.Namespace) -> int:
+    from evaluator import results, score, tasks
+
+    if args.seeds < 1 or args.seed < 0:
+        raise UsageError(f"--seeds {args.seeds} --seed {args.seed}: at least one seed, none below 0")
+    protocol, settings = score.choose_settings(score.protocol_named(args.protocol), args.task, _changes(args.setting))
+    for setting in settings:
+        tasks.check(setting)
+    args.out.mkdir(parents=True, exist_ok=True)
+    seeds = range(args.seed, args.seed + args.seeds)
+    job = score.make_job(args.variant, protocol, settings, seeds, _device(args.device), _walls(args.sandbox), args.out, args.form, args.seconds)
+    try:
+        evaluation = score.score(job, _print_event if args.events else _print_line)
+    except results.ResultsError as error:
+        raise UsageError(str(error)) from None
+    if not args.events:
+        _print_evaluation(evaluation)
+    return DONE if evaluation["status"] in ("scored", "partial") else REJECTED
+
+
+def _print_event(event: dict[str, Any]) -> None:
+    print(json.dumps(event), flush=True)
+
+
+def _print_line(event: dict[str, Any]) -> None:
+    match event["event"]:
+        case "note":
+            print(event["message"], file=sys.stderr)
+        case "setting":
+            accuracy = "failed" if event["accuracy"] is None else f"{event['accuracy']:.4f}"
+            print(f"[{event['settings_done']}/{event['settings_total']}] {event['task']} {event['setting']}: {accuracy} in {event['seconds']} s", file=sys.stderr)
+        case "progress" if sys.stderr.isatty():
+            accuracy = "-" if event["accuracy"] is None else f"{event['accuracy']:.3f}"
+            print(f"  {event['task']} {event['setting']}: step {event['step']}/{event['steps']}, accuracy {accuracy}, {event['steps_per_second']} steps/s, at most {event['seconds_left']} s left\033[K", end="\r", file=sys.stderr)
+
+
+def _print_evaluation(evaluation: dict[str, Any]) -> None:
+    for column, value in evaluation["scores"].items():
+        print(f"{column:15s} {'-' if value is None else format(value, '.4f')}")
+    whole = evaluation["mad_score"]
+    named = "MAD score" if evaluation["protocol"]["name"] == "mad" else "mean of six (no MAD score)"
+    print(f"{named}: {'-' if whole is None else format(whole, '.4f')}  [{evaluation['status']}]")
+    if evaluation["error"]:
+        print(evaluation["error"], file=sys.stderr)
+
+
+def _check(args: argparse.Namespace) -> int:
+    from evaluator import check
+
+    verdict = check.check(args.variant, against=args.against, walls=_walls(args.sandbox), device=_device(args.device), seed=args.seed)
+    print(json.dumps(verdict.to_json()) if args.json else verdict.text())
+    return DONE if verdict.passed else REJECTED
+
+
+def _generate(args: argparse.Namespace) -> int:
+    import dataclasses
+
+    from evaluator import tasks
+
+    if args.task not in BASELINES:
+        raise UsageError(f"unknown task {args.task}: the tasks are {', '.join(BASELINES)}")
+    changes: dict[str, Any] = _changes(args.setting)
+    if args.num_examples is not None:
+        changes[f"num_{args.split}_examples"] = args.num_examples
+    train, test = tasks.generate(dataclasses.replace(BASELINES[args.task], **changes), args.seed)
+    chosen = train if args.split == "train" else test
+    with args.out.open("wb") as file:
+        np.savez_compressed(file, inputs=chosen.inputs, targets=chosen.targets)
+    print(f"{args.out}: {len(chosen.inputs)} examples of {args.task}, inputs and targets {list(chosen.inputs.shape)}")
+    return DONE
+
+
+def _protocol(args: argparse.Namespace) -> int:
+    from evaluator import noise, results, score
+
+    protocol = score.protocol_named(args.name)
+    content = {
+        "name": protocol.name, "version": protocol.version, "fingerprint": results.fingerprint(protocol),
+        "settings": len(protocol.settings), "noise": noise.sigmas(protocol),
+    }
+    print(json.dumps(content))
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,245 @@
+"""The verdict on a variant: its source is read, then it is watched in a process behind walls, then compared with others."""
+
+import contextlib
+import hashlib
+import queue
+import secrets
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from evaluator import gates, source
+from evaluator.gates.probe import Probe, Rejected, gap, size
+from evaluator.gates.state import forms
+from evaluator.operator import MAX_SOURCE, OperatorError, OperatorProcess, read_sources
+from evaluator.sandbox import Walls
+
+TIMEOUT = 20.0
+"""Seconds that one question to an operator may take in a check."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What one gate said: its name, and where it rejected the sentence for the one who must fix it."""
+
+    name: str
+    passed: bool
+    message: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer of a check, as `--json` prints it."""
+
+    variant: str
+    verdict: str  # pass, reject or duplicate
+    flags: tuple[str, ...]
+    gates: tuple[Gate, ...]
+    properties: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        return self.verdict == "pass"
+
+    def to_json(self) -> dict[str, Any]:
+        """One document for a machine."""
+        return asdict(self)
+
+    def text(self) -> str:
+        """The same for a person: one line a gate, then the verdict."""
+        lines = [f"{'ok    ' if g.passed else 'REJECT'} {g.name:14} {g.seconds:6.2f} s  {g.message}".rstrip() for g in self.gates]
+        return "\n".join([*lines, f"{self.variant}: {self.verdict}{''.join(f', {flag}' for flag in self.flags)}"])
+
+
+def check(
+    path: Path,
+    *,
+    walls: Walls,
+    against: Path | None = None,
+    device: torch.device | str = "cpu",
+    seed: int | None = None,
+    read_source: bool = True,
+    timeout: float = TIMEOUT,
+) -> Verdict:
+    """Ask all gates of the variant at `path`, a folder or one .py file.
+
+    `against` is a folder of stored variants for duplicates; `seed` None draws fresh inputs each time; `read_source`
+    False leaves out the reading, which only tests do. Raises FileNotFoundError where there is no variant.
+    """
+    name = path.stem if path.is_file() else path.resolve().name
+    began = time.perf_counter()
+    try:
+        sources = read_sources(path)
+        found = source.read(sources) if read_source else []
+    except ValueError as error:
+        sources, found = {}, [str(error)]
+    first = Gate("source", not found, "; ".join(found), time.perf_counter() - began)
+    if found:
+        return Verdict(name, "reject", (), (first,), {})
+    properties: dict[str, Any] = {"digest": source.digest(sources), "sandbox": asdict(walls)}
+    twin = _duplicate(sources, against, path) if against else None
+    if twin:
+        message = f"the same source as the stored variant {twin}, once comments and names are left aside"
+        return Verdict(name, "duplicate", (), (first, Gate("novel", False, message, 0.0)), properties | {"duplicate_of": twin})
+    with ExitStack() as stack:
+        asked = [first, *_behaviour(stack, sources, walls, str(device), seed, timeout, properties, against)]
+    verdict = "pass" if all(g.passed for g in asked) else "reject"
+    flags = ("low-precision",) if properties.get("coarse_inputs") else ()
+    return Verdict(name, verdict, flags, tuple(asked), properties)
+
+
+def _behaviour(
+    stack: ExitStack,
+    sources: Mapping[str, str],
+    walls: Walls,
+    device: str,
+    seed: int | None,
+    timeout: float,
+    properties: dict[str, Any],
+    against: Path | None,
+) -> Iterator[Gate]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # quicker for tensors of this size
+    stack.callback(torch.set_num_threads, threads)
+    start = lambda form: stack.enter_context(  # noqa: E731
+        OperatorProcess(sources, form=form, device=device, walls=walls, timeout=timeout, threads=1)
+    )
+    pair = (start("naive"), start("naive"))
+    asking = _Asking(secrets.randbits(62) if seed is None else seed, properties)
+    for stage in gates.STAGES:
+        asked = asking.stage(stage, pair)
+        yield from asked
+        if not all(gate.passed for gate in asked):
+            return
+    operator, fresh = pair
+    if "triton" in sources and device != "cpu":
+        kernel = start("triton")
+        yield _ask(lambda o, p: forms(o, p, kernel), operator, asking.probe("forms", fresh))
+        for gate in gates.ON_DEVICE:
+            yield _ask(gate, kernel, asking.probe(gate.__name__, start("triton"), {}), f"triton {gate.__name__}")
+    if against:
+        properties["novelty"] = {"same_outputs_as": _same_outputs(fresh, sources, against)}
+
+
+@dataclass
+class _Asking:
+    """What passes from gate to gate: each gate draws from a stream of its own, whichever process answers it."""
+
+    seed: int
+    properties: dict[str, Any]
+    precision: str = "float32"
+    first: tuple[dict[str, Tensor], Tensor] | None = None
+
+    def probe(self, name: str, fresh: OperatorProcess, properties: dict[str, Any] | None = None) -> Probe:
+        stream = int.from_bytes(hashlib.sha256(f"{self.seed}/{name}".encode()).digest()[:7], "big")
+        found = self.properties if properties is None else properties
+        rng = torch.Generator().manual_seed(stream)
+        return Probe(rng, fresh, precision=self.precision, properties=found, first=self.first)
+
+    def stage(self, stage: Sequence[gates.Gate], pair: tuple[OperatorProcess, OperatorProcess]) -> list[Gate]:
+        """All gates of a stage: one alone, several in turn on whichever of the two processes is free."""
+        waiting, answers = queue.SimpleQueue[tuple[int, gates.Gate]](), dict[int, Gate]()
+        for item in enumerate(stage):
+            waiting.put(item)
+
+        def work(operator: OperatorProcess, fresh: OperatorProcess) -> None:
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    at, gate = waiting.get_nowait()
+                    probe = self.probe(gate.__name__, fresh)
+                    answers[at] = _ask(gate, operator, probe)
+                    self.first = self.first or probe.first
+                    self.precision = probe.properties.get("precision", self.precision)
+
+        others = [threading.Thread(target=work, args=pair[::-1])] if len(stage) > 1 else []
+        for thread in others:
+            thread.start()
+        work(*pair)
+        for thread in others:
+            thread.join()
+        return [answers[at] for at in sorted(answers)]
+
+
+def _ask(gate: gates.Gate, operator: OperatorProcess, probe: Probe, name: str | None = None) -> Gate:
+    began, message = time.perf_counter(), ""
+    try:
+        probe.properties.update(gate(operator, probe) or {})
+    except (Rejected, OperatorError) as error:
+        message = str(error)
+    return Gate(name or gate.__name__, not message, message, round(time.perf_counter() - began, 3))
+
+
+def gates_on_device(
+    sources: Mapping[str, str] | Path,
+    *,
+    walls: Walls,
+    device: str,
+    dtype: torch.dtype,
+    shapes: Sequence[tuple[int, int]],
+    form: str = "naive",
+    chunk_size: int = 32,
+    num_heads: int = 2,
+    head_dim: int = 64,
+    timeout: float = 60.0,
+    seed: int | None = None,
+) -> tuple[Gate, ...]:
+    """Causal, rows and memory once more on the training device, at the trainer's exact (batch, length) and dtype.
+
+    Meant before training, and again after it: a counter or a clock that the first check missed has run by then.
+    """
+    rng = torch.Generator().manual_seed(secrets.randbits(62) if seed is None else seed)
+    make = lambda: OperatorProcess(  # noqa: E731
+        sources, form=form, device=device, walls=walls, timeout=timeout, num_heads=num_heads, head_dim=head_dim
+    )
+    with make() as operator, make() as fresh:
+        probe = Probe(rng, fresh, num_heads=num_heads, head_dim=head_dim, chunk_size=chunk_size, dtype=dtype)
+        asked = [_ask(gate, operator, probe) for gate in gates.ON_DEVICE]
+        for B, T in shapes:
+            asked.append(_ask(lambda o, p, B=B, T=T: gates.exact(o, p, B, T), operator, probe, f"exact {B}x{T}"))  # type: ignore[misc]
+    return tuple(asked)
+
+
+# --- stored variants ----------------------------------------------------------------------------
+
+
+def _stored(against: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    for folder in sorted(against.iterdir()):
+        if (folder / "naive.py").is_file() and (folder / "naive.py").stat().st_size <= MAX_SOURCE:
+            yield folder.name, read_sources(folder)
+
+
+def _duplicate(sources: Mapping[str, str], against: Path, path: Path) -> str | None:
+    """The stored variant with the same naive.py in normal form; a variant is no duplicate of itself."""
+    form = source.normal_form(sources["naive"])
+    for name, stored in _stored(against):
+        if (against / name).resolve() != path.resolve() and source.normal_form(stored["naive"]) == form:
+            return name
+    return None
+
+
+def _same_outputs(process: OperatorProcess, sources: Mapping[str, str], against: Path) -> list[str]:
+    """Stored variants that compute the same function, though their source is another."""
+    probe = Probe(torch.Generator().manual_seed(0), process)
+    inputs = probe.inputs(process, 2, 3 * probe.chunk_size + 5)
+    mine = process.forward(inputs, chunk_size=probe.chunk_size)
+    return [name for name, stored in _stored(against) if stored != sources and _equal(process, stored, inputs, mine, probe)]
+
+
+def _equal(process: OperatorProcess, stored: Mapping[str, str], inputs: dict[str, Tensor], mine: Tensor, probe: Probe) -> bool:
+    try:
+        process.load(stored)
+        described = process.describe(0)
+        if {n for n in described.projections if n != "output_gate"} | set(described.parameters) != set(inputs) - {"q", "k", "v", "beta"}:
+            return False
+        theirs = process.forward(inputs, chunk_size=probe.chunk_size)
+    except OperatorError:
+        return False
+    return gap(mine, theirs) <= 1e-4 * size(mine)

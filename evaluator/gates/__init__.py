@@ -1,0 +1,34 @@
+"""The gates that watch an operator behave, in the order in which they are asked: cheap first.
+
+A gate is a function of the operator and the probe; its docstring is its reason. It returns properties to record or
+None, and raises `Rejected` with the sentence for the one who must fix it. To add one, write it and list it here.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from evaluator.gates.canary import canary
+from evaluator.gates.contract import cost, declarations, finite, growth, shapes
+from evaluator.gates.gradients import derivative, precision, reach
+from evaluator.gates.independence import backward, batches, causal, exact, heads, lengths, memory, prefix, rows
+from evaluator.gates.probe import Probe, Rejected
+from evaluator.gates.state import chunk, recurrence, state
+from evaluator.operator import OperatorProcess
+
+Gate = Callable[[OperatorProcess, Probe], dict[str, Any] | None]
+
+STAGES: tuple[tuple[Gate, ...], ...] = (
+    (declarations,),
+    (shapes,),
+    (cost,),
+    (precision, causal, finite, rows, heads, reach),
+    (derivative, backward, chunk),
+    (state, lengths, batches, canary, prefix, growth, recurrence),
+    (memory,),
+)
+"""All gates of a stage are asked, side by side where there are several; a stage that rejects is the last."""
+
+ON_DEVICE: tuple[Gate, ...] = (causal, backward, rows, heads, memory)
+"""Asked again on the training device, before training and after it."""
+
+__all__ = ["ON_DEVICE", "STAGES", "Gate", "Probe", "Rejected", "exact"]

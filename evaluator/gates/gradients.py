@@ -1,0 +1,159 @@
+"""Gates on numbers and the backward pass: the precision inside, gradients that reach everything and are the derivative."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from evaluator.gates.probe import Probe, Rejected, Tensors
+from evaluator.operator import OperatorError, OperatorProcess
+
+SHAKES = (1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3)
+STEPS = (1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 0.6)
+COARSE = 3e-2
+"""An input whose relative changes below this are not answered in proportion is held in less than bfloat16."""
+
+
+def reach(operator: OperatorProcess, probe: Probe) -> None:
+    """A gradient reaches q, k, v, beta, every projection and every declared parameter, else it can't be trained."""
+    T = 4 * probe.chunk_size + 1
+    x = probe.inputs(operator, 2, T)
+    _, grads = operator.vjp(x, probe.randn(2, probe.num_heads, T, probe.head_dim), chunk_size=probe.chunk_size)
+    dead = [n for n, g in grads.items() if g is None or not bool(g.any())]
+    if dead:
+        raise Rejected(f"no gradient reaches {', '.join(dead)} at T = {T}; use each input, without detach() on the way")
+
+
+# --- precision ----------------------------------------------------------------------------------
+
+
+def precision(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
+    """Rounding inside shows as the smallest changes of an input that are answered in proportion; it sets tolerances."""
+    dtype = torch.float64 if _takes_float64(operator, probe) else torch.float32
+    x = probe.inputs(operator, 1, 2 * probe.chunk_size + 1, K=16, dtype=dtype)
+    curves = {name: _exponents(operator, probe, x, name) for name in probe.over_time(x)}
+    finest = max(_settles(curve) for curve in curves.values())
+    probe.precision = "float64" if finest <= 1e-8 else "float32" if finest <= 1e-4 else "lower"
+    coarse = sorted(name for name, curve in curves.items() if _first_linear(curve) >= COARSE)
+    return {"precision": probe.precision, "coarse_inputs": coarse}
+
+
+def _takes_float64(operator: OperatorProcess, probe: Probe) -> bool:
+    try:
+        operator.forward(probe.inputs(operator, 1, 5, K=8, dtype=torch.float64), chunk_size=probe.chunk_size)
+    except OperatorError as error:
+        if error.kind != "raised":
+            raise
+        return False
+    return True
+
+
+Curve = dict[float, float]
+"""Relative change of one input -> exponent with which the answer grows there: 1 is proportional."""
+
+
+def _exponents(operator: OperatorProcess, probe: Probe, x: Tensors, name: str) -> Curve:
+    R, dtype = 6, x[name].dtype
+    steps = [s for s in SHAKES if dtype == torch.float64 or s >= 1e-6]
+    sizes = torch.tensor([0.0, *steps], dtype=dtype).repeat_interleave(R)
+    noise = probe.randn(R, *x[name].shape[1:], dtype=dtype).repeat(len(steps) + 1, *[1] * (x[name].dim() - 1))
+    rows = {n: v.expand(len(sizes), *v.shape[1:]).contiguous() for n, v in x.items()}
+    rows[name] = x[name] * (1 + sizes.view(-1, *[1] * (x[name].dim() - 1)) * noise)
+    o = operator.forward(rows, chunk_size=probe.chunk_size).double()
+    moved = (o[R:] - o[:R].repeat(len(steps), 1, 1, 1)).flatten(1).norm(dim=1).view(len(steps), R).median(1).values.tolist()
+    pairs = zip(steps, steps[1:], moved, moved[1:], strict=False)
+    return {a: math.log(n / m) / math.log(b / a) if m > 0 and n > 0 else math.nan for a, b, m, n in pairs}
+
+
+def _linear(exponent: float) -> bool:
+    return 0.8 <= exponent <= 1.2
+
+
+def _first_linear(curve: Curve) -> float:
+    return next((step for step, p in curve.items() if _linear(p)), 0.0 if all(map(math.isnan, curve.values())) else 1.0)
+
+
+def _settles(curve: Curve) -> float:
+    """From where on it is proportional after the last jump, which is where rounding sets in."""
+    jumps = [step for step, p in curve.items() if p > 1.5]
+    return _first_linear({step: p for step, p in curve.items() if step > max(jumps, default=0.0)})
+
+
+# --- the derivative -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Check:
+    """The derivative along one direction: what backward says, and what differences of forward say at each step."""
+
+    name: str
+    claimed: float
+    slopes: tuple[float, ...]
+    scale: float  # size of a typical derivative along a random direction
+
+    @property
+    def pairs(self) -> list[tuple[float, float]]:
+        """Neighbouring steps at which forward moved at all."""
+        return [(a, b) for a, b in zip(self.slopes, self.slopes[1:], strict=False) if a and b]
+
+    @property
+    def error(self) -> float:
+        """Distance to the claim where it fits best, over a step and the next."""
+        return min((max(abs(a - self.claimed), abs(b - self.claimed)) / self.scale for a, b in self.pairs), default=math.inf)
+
+    @property
+    def doubt(self) -> float:
+        """How well differences agree among themselves, at their best."""
+        return min((abs(a - b) / self.scale for a, b in self.pairs), default=math.inf)
+
+    @property
+    def measured(self) -> float:
+        """The slope that differences agree on best."""
+        return min(self.pairs, key=lambda pair: abs(pair[0] - pair[1]), default=(math.nan, 0.0))[0]
+
+
+def derivative(operator: OperatorProcess, probe: Probe) -> None:
+    """Backward is the derivative of forward along random directions, a custom one too; a kink may lie on one of three."""
+    allowed = {"float64": 1e-5, "float32": 1e-2, "lower": 0.05}[probe.precision]
+    if probe.properties.get("coarse_inputs"):
+        allowed = 0.4  # rounded values with a straight-through gradient agree over long steps alone
+    wrong: set[str] | None = None
+    for _ in range(3):
+        failed = {c.name: c for c in _checks(operator, probe) if c.error > max(allowed, 8 * c.doubt)}
+        wrong = set(failed) if wrong is None else wrong & set(failed)
+        if not wrong:
+            return
+    check = failed[sorted(wrong or failed)[0]]
+    raise Rejected(
+        f"the gradient is not the derivative: along a random direction of {check.name} backward says {check.claimed:.4g} "
+        f"and differences of forward say {check.measured:.4g}, where a typical one is {check.scale:.3g}"
+    )
+
+
+def _checks(operator: OperatorProcess, probe: Probe) -> list[Check]:
+    """Along one direction of each input and three of all: forward at x +- h d for every step in one batch."""
+    T, dim = 4 * probe.chunk_size + 1, 16
+    dtype = torch.float64 if _takes_float64(operator, probe) else torch.float32
+    x = probe.inputs(operator, 1, T, K=dim, dtype=dtype)
+    grad_o = probe.randn(1, probe.num_heads, T, dim, dtype=dtype)
+    _, grads = operator.vjp(x, grad_o, chunk_size=probe.chunk_size)
+    full = {n: g if g is not None else torch.zeros_like(x[n]) for n, g in grads.items()}
+    every = [[name] for name in x] + [list(x)] * 3
+    return [_check(operator, probe, x, full, grad_o, {n: probe.randn(*x[n].shape, dtype=dtype) for n in names}) for names in every]
+
+
+def _check(
+    operator: OperatorProcess, probe: Probe, x: Tensors, grads: Tensors, grad_o: Tensor, direction: Tensors
+) -> Check:
+    steps = [h for h in STEPS if x["q"].dtype == torch.float64 or h >= 1e-3]
+    signed = torch.tensor([s * h for h in steps for s in (1.0, -1.0)], dtype=x["q"].dtype)
+    moved = {n: v.expand(len(signed), *v.shape[1:]).contiguous() for n, v in x.items()}
+    for name, d in direction.items():
+        moved[name] = moved[name] + signed.view(-1, *[1] * (d.dim() - 1)) * d
+    o = operator.forward(moved, chunk_size=probe.chunk_size).double() - operator.forward(x, chunk_size=probe.chunk_size).double()
+    sums = (o * grad_o.double()).sum((1, 2, 3)).tolist()
+    slopes = tuple((up - down) / (2 * h) for up, down, h in zip(sums[::2], sums[1::2], steps, strict=True))
+    claimed = sum(float((grads[n] * d).double().sum()) for n, d in direction.items())
+    scale = math.sqrt(sum(float(grads[n].double().square().sum()) for n in direction))
+    return Check(next(iter(direction)) if len(direction) == 1 else "all inputs", claimed, slopes, max(scale, 1e-12))

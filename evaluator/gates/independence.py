@@ -1,0 +1,226 @@
+"""Gates on what an output may depend on: no later token, no other row or head, nothing that was called before."""
+
+import time
+
+import torch
+from torch import Tensor
+
+from evaluator.gates.probe import EPS, Probe, Rejected, Tensors, gap, row, size
+from evaluator.operator import OperatorProcess
+
+SIZES = (1.0, 50.0, 3000.0)
+"""Magnitudes of what is put in place: a leak scaled down by 1e-5 must show, and one behind a normalisation too."""
+
+
+def causal(operator: OperatorProcess, probe: Probe) -> None:
+    """Outputs before a cut stay the same, bit for bit but for rounding, whatever comes after it."""
+    for dtype in (torch.float32, torch.bfloat16):
+        for grad in (False, True):
+            x = probe.inputs(operator, 4, probe.randint(66, 140), dtype=dtype)
+            for magnitude in SIZES:
+                _cut(operator, probe, x, probe.cuts(x), magnitude, grad=grad)
+    _every_cut(operator, probe)
+    _one_input_at_a_time(operator, probe)
+
+
+def _every_cut(operator: OperatorProcess, probe: Probe) -> None:
+    """A leak may stand at one place alone, as at the end of a chunk: one row for each cut."""
+    for T, K, magnitude in ((probe.randint(98, 130), 16, 1000.0), (probe.randint(66, 80), probe.head_dim, 1.0)):
+        x = probe.inputs(operator, 1, T, K=K)
+        rows = {n: v.expand(T - 1, *v.shape[1:]).contiguous() for n, v in x.items()}
+        _cut(operator, probe, rows, torch.arange(1, T), magnitude, grad=K == 16)
+
+
+def _one_input_at_a_time(operator: OperatorProcess, probe: Probe) -> None:
+    """Small changes too, input by input: a sort or a top-k over time may not move for large ones."""
+    x = probe.inputs(operator, 8, probe.randint(40, 100))
+    for name in probe.over_time(x):
+        _cut(operator, probe, x, probe.cuts(x), 1.0, only=name)
+
+
+def _cut(
+    operator: OperatorProcess,
+    probe: Probe,
+    x: Tensors,
+    cuts: Tensor,
+    magnitude: float,
+    *,
+    grad: bool = False,
+    only: str | None = None,
+    others: Tensor | None = None,
+) -> Tensor:
+    """Change each row from its own cut on, and the rows that `others` marks altogether; returns the outputs unchanged."""
+    B, H, T = x["beta"].shape
+    late = (torch.arange(T) >= cuts[:, None])[:, None].expand(B, H, T)
+    everything = torch.zeros(B, dtype=torch.bool) if others is None else others
+    changed = probe.replaced(x, late | everything[:, None, None], magnitude)
+    changed = x | {only: changed[only]} if only else changed
+    o = operator.forward(x, chunk_size=probe.chunk_size, grad=grad)
+    now = operator.forward(changed, chunk_size=probe.chunk_size, grad=grad)
+    _unmoved(o, now, ~late & ~everything[:, None, None], cuts, only or "the inputs")
+    return o
+
+
+def _unmoved(o: Tensor, now: Tensor, kept: Tensor, cuts: Tensor, what: str) -> None:
+    """Nothing but rounding may differ; sums of the same shape round the same way, so next to nothing."""
+    allowed = 4 * torch.finfo(o.dtype).eps * min(size(o[kept]), 1e30)
+    same = (o == now) | ~kept[..., None] | (o.isnan() & now.isnan())
+    moved = torch.where(same, 0.0, (o.double() - now.double()).abs()).nan_to_num(nan=torch.inf).amax((1, 3))
+    if float(moved.max()) <= allowed:
+        return
+    row_, token = (int(i) for i in torch.nonzero(moved > allowed)[0])
+    B, H, T = kept.shape
+    raise Rejected(
+        f"not causal: changing {what} from token {int(cuts[row_])} on moves the output of token {token} by "
+        f"{float(moved[row_, token]):.3g} (B = {B}, H = {H}, T = {T}, {str(o.dtype).removeprefix('torch.')}); "
+        "an output may depend on its own and earlier tokens of its row alone"
+    )
+
+
+def lengths(operator: OperatorProcess, probe: Probe) -> None:
+    """The same at the trainer's own heads and every length it uses, so that no length can be the exception."""
+    often = [*range(2, 137), 160, 192, 200, 224, 255, 256, 257, 384, 511, 512, 513, 768, 1023, 1024, probe.randint(140, 1000)]
+    began, allowed = time.monotonic(), 6.0
+    for T in often:
+        if time.monotonic() - began > allowed and T not in (255, 256):
+            continue
+        x = probe.inputs(operator, 2, T)
+        last_chunk = max(1, (T - 1) // probe.chunk_size * probe.chunk_size)
+        cuts = torch.tensor([probe.randint(1, T - 1), T - 1 if T % 3 else last_chunk])
+        _cut(operator, probe, x, cuts, 30.0, grad=bool(T % 2))
+
+
+def batches(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
+    """Rows and time again at many batch sizes, up to the packed trainer's: code can ask for a batch of 768."""
+    seen, began = [], time.monotonic()
+    plan = [(B, 5) for B in (*range(1, 18), 24, 31, 32, 33, 48, 63, 64, 65, 96, 100, 127, 128, 192, 256, 384, 512, 640, 768)]
+    plan += [(128, 32), (128, 127), (256, 32), (384, 32), (768, 32)]
+    for B, T in plan:
+        if time.monotonic() - began > 2.5 and seen:
+            break
+        x = probe.inputs(operator, B, T)
+        _cut(operator, probe, x, probe.cuts(x), 30.0, others=torch.rand(B, generator=probe.rng) < 0.5)
+        seen.append(f"{B}x{T}")
+    return {"batches": seen[-1]}
+
+
+def exact(operator: OperatorProcess, probe: Probe, B: int, T: int) -> None:
+    """Time and rows at one exact batch and length, with and without gradients, and the same again in another process."""
+    x = probe.inputs(operator, B, T)
+    for grad in (False, True):
+        others = torch.rand(B, generator=probe.rng) < 0.5
+        o = _cut(operator, probe, x, probe.cuts(x), 30.0, grad=grad, others=others)
+        _same(o, probe.fresh.forward(x, chunk_size=probe.chunk_size, grad=grad), "in another process")
+
+
+def prefix(operator: OperatorProcess, probe: Probe) -> None:
+    """f(x[:t]) = f(x)[:t]: an output may not know how long the sequence is. Three draws must fail, as sums may round."""
+    worst = []
+    for _ in range(3):
+        T = probe.randint(70, 180)
+        cut = probe.randint(2, T - 1)
+        x = probe.inputs(operator, 2, T)
+        part = {n: v[:, :, :cut].contiguous() if n in probe.over_time(x) else v for n, v in x.items()}
+        whole = operator.forward(x, chunk_size=probe.chunk_size)[:, :, :cut]
+        alone = operator.forward(part, chunk_size=probe.chunk_size)
+        moved, allowed = gap(whole, alone), tolerance(operator, probe, x, whole)
+        if moved <= allowed:
+            return
+        worst.append(f"{moved:.3g} at token {cut} of {T}, where rounding explains {allowed:.2g}")
+    raise Rejected(f"outputs depend on the total length: a prefix alone gives others, by {worst[-1]}")
+
+
+def tolerance(operator: OperatorProcess, probe: Probe, x: Tensors, o: Tensor) -> float:
+    """What rounding explains: the answer to inputs moved by the operator's own precision, thirty times."""
+    eps = max(EPS[probe.precision], EPS["float32"] if x["q"].dtype != torch.float64 else 0.0)
+    eps = max(eps, torch.finfo(x["q"].dtype).eps)
+    shaken = {n: v * (1 + 2 * eps * probe.randn(*v.shape, dtype=v.dtype)) for n, v in x.items()}
+    moved = operator.forward(shaken, chunk_size=probe.chunk_size)[:, :, : o.shape[2]]
+    return 30 * gap(moved, o) + 50 * eps * size(o)
+
+
+def backward(operator: OperatorProcess, probe: Probe) -> None:
+    """The gradient of outputs before a cut to inputs after it is zero, also through a custom backward."""
+    H, D = probe.num_heads, probe.head_dim
+    for T in (probe.randint(33, 64), probe.randint(65, 130), 128):
+        cut = probe.randint(1, T - 1)
+        x = probe.inputs(operator, 2, T)
+        grad_o = probe.randn(2, H, T, D)
+        grad_o[:, :, cut:] = 0
+        grad_o[1] = 0
+        _, grads = operator.vjp(x, grad_o, chunk_size=probe.chunk_size)
+        for name, grad in grads.items():
+            if grad is None:
+                continue
+            late = grad[0, :, cut:] if name in probe.over_time(x) else grad[:0]
+            for part, what in ((late, f"{name} after it"), (grad[1], f"{name} of another row")):
+                if part.numel() and size(part) > 4e-7 * size(grad):
+                    raise Rejected(f"the gradient of outputs before token {cut} of {T} to {what} is {size(part):.3g}, not zero")
+
+
+def rows(operator: OperatorProcess, probe: Probe) -> None:
+    """A row's output does not depend on the other rows: other values, another order, sorted, equal or nearly equal."""
+    for B, T in ((6, probe.randint(34, 90)), (24, probe.randint(3, 34))):
+        _rows(operator, probe, B, T)
+
+
+def _rows(operator: OperatorProcess, probe: Probe, B: int, T: int) -> None:
+    x = probe.inputs(operator, B, T)
+    o = operator.forward(x, chunk_size=probe.chunk_size)
+    allowed = 1e-2 * size(o)  # sums of another order may round; what is below shows to the bit further down
+    order = torch.randperm(B, generator=probe.rng)
+    by_beta = x["beta"].sum((1, 2)).argsort()
+    for index, what in ((order, "permuted"), (by_beta, "sorted"), (torch.zeros(B, dtype=torch.long), "all equal")):
+        moved = gap(operator.forward(row(x, index), chunk_size=probe.chunk_size), o[index])
+        if moved > allowed:
+            raise Rejected(f"rows are not independent: with the rows {what} a row's output moves by {moved:.3g}")
+    near = {n: v[:1] * (1 + 1e-4 * probe.randn(*v.expand(B, *v.shape[1:]).shape)) for n, v in x.items()}
+    for batch, magnitude in ((x, 1.0), (x, 300.0), (near, 1.0)):
+        o = operator.forward(batch, chunk_size=probe.chunk_size)
+        keep = probe.randint(0, B - 1)
+        mask = (torch.arange(B) != keep)[:, None, None].expand(B, probe.num_heads, T)
+        changed = probe.replaced(batch, mask, magnitude)
+        others = torch.arange(B) != keep
+        for name in changed.keys() - set(probe.over_time(x)):
+            changed[name] = torch.where(others.view(-1, *[1] * (x[name].dim() - 1)), changed[name] + 0.3, changed[name])
+        now = operator.forward(changed, chunk_size=probe.chunk_size)
+        if gap(o[keep], now[keep]) > 4e-7 * size(o[keep]):
+            raise Rejected(f"rows are not independent: changing the others moves row {keep} by {gap(o[keep], now[keep]):.3g}")
+
+
+def heads(operator: OperatorProcess, probe: Probe) -> None:
+    """A head's output does not depend on the other heads."""
+    for H in (probe.num_heads, 4):
+        T = probe.randint(34, 90)
+        x = probe.inputs(operator, 2, T, heads=H, K=probe.head_dim if probe.num_heads == H else 16)
+        o = operator.forward(x, chunk_size=probe.chunk_size)
+        keep = probe.randint(0, H - 1)
+        mask = (torch.arange(H) != keep)[None, :, None].expand(2, H, T)
+        now = operator.forward(probe.replaced(x, mask, 50.0), chunk_size=probe.chunk_size)
+        moved = gap(o[:, keep], now[:, keep])
+        if moved > 4e-7 * size(o[:, keep]):
+            raise Rejected(f"heads are not independent: changing the others moves head {keep} of {H} by {moved:.3g}")
+
+
+def memory(operator: OperatorProcess, probe: Probe) -> None:
+    """The same call gives the same answer: at once, after hundreds of calls, in another process; inputs are only read."""
+    H, D, C = probe.num_heads, probe.head_dim, probe.chunk_size
+    T = probe.randint(40, 100)
+    x = probe.inputs(operator, 2, T)
+    o, untouched = operator.forward_and_inputs(x, chunk_size=C, grad=False)
+    written = [n for n in x if not torch.equal(x[n], untouched[n])]
+    if written:
+        raise Rejected(f"delta_rule writes into its input {', '.join(written)}; work on a copy")
+    operator.vjp(probe.inputs(operator, 1, 33), probe.randn(1, H, 33, D), chunk_size=C)
+    _same(o, operator.forward(x, chunk_size=C), "after other calls and a backward pass")
+    _same(o, operator.forward(x, chunk_size=C, grad=True), "while gradients are recorded")
+    _same(o, probe.fresh.forward(x, chunk_size=C), "in another process")
+    _same(o, operator.forward(x, chunk_size=C, poison=True), "when new memory holds NaN; write all that torch.empty gives")
+    if probe.first:
+        _same(probe.first[1], operator.forward(probe.first[0], chunk_size=C), "than at the start of the check")
+
+
+def _same(o: Tensor, again: Tensor, when: str) -> None:
+    moved = gap(o, again)
+    if moved > 4 * torch.finfo(o.dtype).eps * size(o):
+        raise Rejected(f"the same inputs give another output {when} (by {moved:.3g}); nothing may be kept between calls")

@@ -1,0 +1,114 @@
+"""What every gate works with: random inputs of any shape, fresh in each check, and the reject that names values."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from evaluator.operator import Description, OperatorProcess
+
+Tensors = dict[str, Tensor]
+STANDARD = ("q", "k", "v", "beta")
+EPS = {"float64": 2.3e-16, "float32": 1.2e-7, "lower": 8e-3}
+"""Relative rounding of each precision class."""
+
+
+class Rejected(Exception):
+    """A gate's verdict: one sentence for the one who must fix the operator, with the values in it."""
+
+
+@dataclass
+class Probe:
+    """One check: its random stream, the sizes that are trained, and what was measured so far."""
+
+    rng: torch.Generator
+    fresh: OperatorProcess  # the same variant in a process that was asked nothing yet
+    num_heads: int = 2
+    head_dim: int = 64
+    chunk_size: int = 32
+    dtype: torch.dtype = torch.float32  # of training
+    precision: str = "float32"  # measured: float64, float32, lower
+    properties: dict[str, Any] = field(default_factory=dict)
+    first: tuple[Tensors, Tensor] | None = None  # the first call and its answer, asked again at the end
+    _described: dict[tuple[int, int], Description] = field(default_factory=dict)
+
+    def randint(self, low: int, high: int) -> int:
+        """A whole number from low to high, both included."""
+        return int(torch.randint(low, high + 1, (), generator=self.rng))
+
+    def randn(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.randn(shape, generator=self.rng, dtype=torch.float64).to(dtype)
+
+    def described(self, operator: OperatorProcess, heads: int, dim: int) -> Description:
+        """What the variant declares for these heads."""
+        if (heads, dim) not in self._described:
+            self._described[heads, dim] = operator.describe(self.randint(0, 1 << 30), heads, dim)
+        return self._described[heads, dim]
+
+    def inputs(
+        self,
+        operator: OperatorProcess,
+        B: int,
+        T: int,
+        *,
+        heads: int | None = None,
+        K: int | None = None,
+        V: int | None = None,
+        dtype: torch.dtype | None = None,
+        scale: float = 1.0,
+    ) -> Tensors:
+        """Random inputs as a layer gives them; each row has parameters of its own, as packed replicas have."""
+        H, K = heads or self.num_heads, K or self.head_dim
+        dtype = dtype or self.dtype
+        declared = self.described(operator, H, K)
+        q, k = (scale * F.silu(2 * self.randn(B, H, T, K)) for _ in range(2))
+        x = {"q": q, "k": k, "v": scale * F.silu(2 * self.randn(B, H, T, V or K))}
+        x["beta"] = torch.sigmoid(2 * self.randn(B, H, T))
+        for name, width in declared.projections.items():
+            if name != "output_gate":
+                x[name] = self.randn(B, H, T, width)
+        for name, tensor in declared.parameters.items():
+            x[name] = tensor.expand(B, *tensor.shape) + 0.1 * self.randn(B, *tensor.shape)
+        return {name: value.to(dtype).contiguous() for name, value in x.items()}
+
+    def cuts(self, inputs: Tensors) -> Tensor:
+        """One random token for each row, [B], from which on it may be changed."""
+        B, _, T = inputs["beta"].shape
+        return torch.randint(1, max(T, 2), (B,), generator=self.rng)
+
+    def over_time(self, inputs: Tensors) -> list[str]:
+        """Names of the inputs that have a time axis, [B, H, T, ...]: all but declared parameters."""
+        declared = set().union(*(d.parameters for d in self._described.values()))
+        return [name for name in inputs if name not in declared]
+
+    def replaced(self, inputs: Tensors, where: Tensor, size: float) -> Tensors:
+        """Inputs with other values where a mask [B, H, T] is true; `size` is their magnitude."""
+        changed = dict(inputs)
+        for name in self.over_time(inputs):
+            x = inputs[name]
+            mask = where.reshape(*where.shape, *[1] * (x.dim() - 3))
+            other = self.randn(*x.shape, dtype=x.dtype) * size
+            other = other.sigmoid() if name == "beta" else other
+            changed[name] = torch.where(mask, other, x)
+        return changed
+
+
+def gap(a: Tensor, b: Tensor) -> float:
+    """The largest difference; infinite where either is not finite and they are not the same."""
+    if not a.numel():
+        return 0.0
+    difference = (a.double() - b.double()).abs()
+    same = (a == b) | (a.isnan() & b.isnan())
+    return float(torch.where(same, 0.0, difference).nan_to_num(nan=torch.inf).max())
+
+
+def size(x: Tensor) -> float:
+    """The largest magnitude, at least something above zero."""
+    return max(float(x.double().abs().nan_to_num(nan=torch.inf).max()), 1e-30) if x.numel() else 1e-30
+
+
+def row(x: Tensors, index: Tensor | slice) -> Tensors:
+    """Some rows of a batch."""
+    return {name: value[index].contiguous() for name, value in x.items()}

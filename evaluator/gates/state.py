@@ -1,0 +1,129 @@
+"""Gates on what an operator carries from the past into the future: how much, and that it does not grow."""
+
+import torch
+from torch import Tensor
+
+from evaluator.gates.independence import tolerance
+from evaluator.gates.probe import Probe, Rejected, Tensors, gap, size
+from evaluator.operator import OperatorProcess
+
+THRESHOLD = {"float64": 1e-9, "float32": 3e-6, "lower": 3e-2}
+"""Singular values below this part of the largest are rounding."""
+ROWS = 96
+"""Rows of a Jacobian that are asked for at once; more would only take more memory."""
+
+
+def chunk(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
+    """chunk_size is part of the protocol: an operator whose function has chunks uses the ones it is given."""
+    x = probe.inputs(operator, 2, 256)
+    o = {c: operator.forward(x, chunk_size=c) for c in (8, 16, 32, 64)}
+    allowed = tolerance(operator, probe, x, o[32])
+    invariant = all(gap(o[c], o[32]) <= allowed for c in o)
+    one = {c: gap(o[c][:, :, :32], o[32][:, :, :32]) for c in (4, 8) if c in o}
+    if not invariant and all(moved <= allowed for moved in one.values()):
+        raise Rejected(
+            "the first 32 tokens are the same with chunk_size 8 and 32 and later ones are not: chunks are wider than "
+            "chunk_size; use chunk_size as it is given"
+        )
+    return {"chunk_invariant": invariant}
+
+
+def state(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
+    """The rank of the map from past inputs to future outputs is the state: at most 4 K V + chunk_size (K + V), not growing.
+
+    Small heads make it measurable. A window or cache shows at K = V = 4, an expanded key at K = V = 10. Where the
+    outputs are the same for every chunk_size, nothing is allowed for a chunk.
+    """
+    invariant = bool(probe.properties.get("chunk_invariant"))
+    found = {}
+    for dim, C, pasts, future in ((4, 8, (27, 54, 108), 60), (10, 4, (34,), 56)):
+        allowed = 4 * dim * dim + (1 if invariant else C) * 2 * dim
+        ranks = [_rank(operator, probe, dim, C, past - past % C + C // 2, future, allowed + 24) for past in pasts]
+        told = ", ".join(f"{r} after {p} tokens" for r, p in zip(ranks, pasts, strict=True))
+        if max(ranks) > allowed:
+            raise Rejected(f"the state is too large: with K = V = {dim}, chunk_size = {C} its rank is {told}, at most {allowed} is allowed")
+        if len(ranks) > 1 and ranks[-1] > 1.25 * ranks[0] + dim * dim:
+            raise Rejected(f"the state grows with the past: with K = V = {dim}, chunk_size = {C} its rank is {told}")
+        found[f"{dim}x{dim}"] = {"rank": max(ranks), "allowed": allowed}
+    return {"state": found}
+
+
+def _rank(operator: OperatorProcess, probe: Probe, dim: int, C: int, past: int, future: int, most: int) -> int:
+    """Rank of d(outputs after `past`) / d(inputs before it) of one head, from `most` random combinations of outputs."""
+    dtype = torch.float64 if probe.precision == "float64" else torch.float32
+    T = past + future
+    x = probe.inputs(operator, 1, T, K=dim, dtype=dtype)
+    x["beta"] = x["beta"] * 0.8 + 0.1
+    jacobian = []
+    for count in [ROWS] * -(-min(most, future * dim) // ROWS):
+        rows = {n: v.expand(count, *v.shape[1:]).contiguous() for n, v in x.items()}
+        grad_o = torch.zeros(count, probe.num_heads, T, dim, dtype=dtype)
+        grad_o[:, 0, past:] = probe.randn(count, future, dim, dtype=dtype)
+        _, grads = operator.vjp(rows, grad_o, chunk_size=C)
+        reached = [g[:, 0, :past].flatten(1) for n in probe.over_time(x) if (g := grads[n]) is not None]
+        jacobian.append(torch.cat(reached, 1))
+    values = torch.linalg.svdvals(torch.cat(jacobian).double())
+    return int((values > THRESHOLD[probe.precision] * values[0]).sum())
+
+
+def recurrence(operator: OperatorProcess, probe: Probe) -> dict[str, object] | None:
+    """A recurrent form, where there is one, says the same token by token with a state of constant size."""
+    if not operator.description.has_recurrence:
+        return None
+    T = 2 * probe.chunk_size + 9
+    x = probe.inputs(operator, 2, T)
+    grad_o = probe.randn(2, probe.num_heads, T, probe.head_dim)
+    found = operator.recurrence(x, grad_o)
+    o, grads = operator.vjp(x, grad_o, chunk_size=probe.chunk_size)
+    if gap(found.o, o) > tolerance(operator, probe, x, o):
+        raise Rejected(f"recurrence and delta_rule differ by {gap(found.o, o):.3g} in outputs of magnitude {size(o):.3g}")
+    for name, grad in grads.items():
+        other = found.grads[name]
+        if grad is not None and (other is None or _far(grad, other, probe)):
+            raise Rejected(f"recurrence and delta_rule differ in the gradient to {name}")
+    _constant(found.state_sizes, probe)
+    return {"recurrent_state": found.state_sizes[-1]}
+
+
+def _far(grad: Tensor, other: Tensor, probe: Probe) -> bool:
+    distance = float((grad - other).double().norm())
+    return distance > {"float64": 1e-3, "float32": 1e-3, "lower": 0.1}[probe.precision] * float(grad.double().norm())
+
+
+def _constant(sizes: list[int], probe: Probe) -> None:
+    limit = 4 * probe.head_dim**2 + probe.chunk_size * 2 * probe.head_dim
+    if len(set(sizes)) > 1 or sizes[-1] > limit:
+        raise Rejected(f"the state of recurrence has {sizes[0]} to {max(sizes)} numbers a head; it must be constant, at most {limit}")
+
+
+def forms(operator: OperatorProcess, probe: Probe, other: OperatorProcess) -> dict[str, object]:
+    """A kernel says the same as naive.py, in outputs and gradients, at every kind of length, also on poisoned memory."""
+    worst = 0.0
+    for T in (1, 31, 32, 33, 127, 128, probe.randint(129, 300)):
+        for dtype in (torch.float32, torch.bfloat16):
+            x = probe.inputs(operator, 3, T, dtype=dtype)
+            grad_o = probe.randn(3, probe.num_heads, T, probe.head_dim, dtype=dtype)
+            o, grads = operator.vjp(x, grad_o, chunk_size=probe.chunk_size)
+            theirs, their_grads = other.vjp(x, grad_o, chunk_size=probe.chunk_size)
+            _same_output(o, theirs, T, dtype)
+            _same_gradients(grads, their_grads, T, dtype)
+            _same_output(theirs, other.forward(x, chunk_size=probe.chunk_size, poison=True), T, dtype)
+            worst = max(worst, gap(o, theirs) / size(o))
+    return {"forms_differ": worst}
+
+
+def _same_output(o: Tensor, other: Tensor, T: int, dtype: torch.dtype) -> None:
+    if gap(o, other) > {torch.float32: 5e-3, torch.bfloat16: 4e-2}[dtype] * size(o):  # TF32 inside is allowed
+        raise Rejected(f"triton.py and naive.py differ by {gap(o, other):.3g} in outputs of magnitude {size(o):.3g} at T = {T}, {dtype}")
+
+
+def _same_gradients(grads: Tensors | dict[str, Tensor | None], other: dict[str, Tensor | None], T: int, dtype: torch.dtype) -> None:
+    for name, grad in grads.items():
+        theirs = other[name]
+        if grad is None or not bool(grad.any()):
+            continue
+        if theirs is None:
+            raise Rejected(f"triton.py gives no gradient to {name}")
+        distance = float((grad - theirs).double().norm() / grad.double().norm())
+        if not distance <= {torch.float32: 2e-2, torch.bfloat16: 6e-2}[dtype]:
+            raise Rejected(f"triton.py and naive.py differ by {distance:.3g} of its norm in the gradient to {name} at T = {T}, {dtype}")

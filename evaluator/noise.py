@@ -1,0 +1,20 @@
+"""The measured noise over random seeds: the standard deviation of each column, by protocol.
+
+`noise.csv` is written from evaluations of the baseline with several seeds by `benchmarks/noise.py`, and read by
+everything that compares two scores.
+"""
+
+import csv
+from pathlib import Path
+
+from evaluator.protocol import COLUMNS, Protocol
+
+TABLE = Path(__file__).with_name("noise.csv")
+
+
+def sigmas(protocol: Protocol) -> dict[str, float | None]:
+    """Column -> standard deviation of one score over seeds; None where it was never measured."""
+    with TABLE.open(newline="", encoding="utf-8") as file:
+        rows = [r for r in csv.DictReader(file) if r["protocol"] == protocol.name and int(r["version"]) == protocol.version]
+    measured = {r["column"]: float(r["sigma"]) for r in rows}
+    return {column: measured.get(column) for column in COLUMNS.values()}

@@ -1,0 +1,384 @@
+"""The trusted side's handle on a worker: asks, waits with a deadline, checks every answer, ends the process."""
+
+import fcntl
+import functools
+import keyword
+import os
+import select
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from evaluator import sandbox, wire
+from evaluator.sandbox import Walls
+
+KINDS = ("raised", "crashed", "timeout", "bad-output", "memory")
+MAX_LOG = 64 << 10
+MAX_FLOOD = 64 << 20
+MAX_SOURCE = 256 << 10
+MAX_DECLARED = 64
+MAX_WIDTH = 4096
+RESERVED = ("q", "k", "v", "beta", "chunk_size", "state", "grad_o", "o")
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a variant declares for given heads."""
+
+    forms: tuple[str, ...]
+    projections: dict[str, int]  # name -> width per head, `output_gate` included
+    parameters: Tensors  # name -> initial tensor, float32
+    has_recurrence: bool
+
+
+@dataclass(frozen=True)
+class Unrolled:
+    """The recurrent form over a whole sequence."""
+
+    o: Tensor
+    grads: dict[str, Tensor | None]
+    state_sizes: list[int]  # numbers per row and head after each token
+
+
+class OperatorError(Exception):
+    """An operator failed: `kind` is one of KINDS, the message one sentence safe to print."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+
+
+def read_sources(path: Path) -> dict[str, str]:
+    """The forms of a variant, a folder with naive.py (and triton.py) or one .py file; raises ValueError, OSError."""
+    files = {"naive": path} if path.is_file() else {p.stem: p for p in sorted(path.glob("*.py"))}
+    found = {form: files[form] for form in ("naive", "triton") if form in files}
+    if "naive" not in found:
+        raise FileNotFoundError(f"{path} is neither a folder with naive.py nor a .py file")
+    return {form: _read_source(file) for form, file in found.items()}
+
+
+def _read_source(path: Path) -> str:
+    with path.open("rb") as file:
+        data = file.read(MAX_SOURCE + 1)
+    if len(data) > MAX_SOURCE:
+        raise ValueError(f"{path.name} has more than {MAX_SOURCE} bytes")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name} is not UTF-8: byte {error.start} is 0x{data[error.start]:02x}") from None
+
+
+class OperatorProcess:
+    """One worker with one form of one variant loaded; a context manager, for one thread.
+
+    The process starts at once and is waited for at the first request, so that several can start side by side.
+    """
+
+    def __init__(
+        self,
+        folder: Path | Mapping[str, str],
+        *,
+        form: str = "naive",
+        device: str = "cpu",
+        walls: Walls,
+        timeout: float,
+        num_heads: int = 2,
+        head_dim: int = 64,
+        memory: int = 8 << 30,
+        seed: int = 0,
+        threads: int | None = None,
+    ) -> None:
+        self.sources = dict(folder) if isinstance(folder, Mapping) else read_sources(folder)
+        if form not in self.sources:
+            raise FileNotFoundError(f"the variant has no {form}.py")
+        self.form, self.device, self.walls, self.timeout = form, device, walls, timeout
+        self.num_heads, self.head_dim, self.seed = num_heads, head_dim, seed
+        self.log = b""
+        self._flood = 0
+        self._failure: OperatorError | None = None
+        self._loaded = False
+        self._start(memory, threads)
+
+    def _start(self, memory: int, threads: int | None) -> None:
+        request, self._request = os.pipe()
+        self._reply, reply = os.pipe()
+        self._log, log = os.pipe()
+        for fd in (self._request, self._reply, self._log):
+            os.set_blocking(fd, False)
+        for fd in (self._request, self._reply):
+            if hasattr(fcntl, "F_SETPIPE_SZ"):
+                fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, 1 << 20)
+        try:
+            self.jail = sandbox.start(
+                ("-m", "evaluator.worker"), self.walls, pass_fds=(request, reply), log_fd=log, device=self.device,
+                memory=memory, threads=threads, arguments=(str(request), str(reply)),
+            )  # fmt: skip
+        finally:
+            for fd in (request, reply, log):
+                os.close(fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process and all that it started; the handle answers nothing more."""
+        self._end(OperatorError("crashed", "the operator's process was closed"))
+
+    # --- questions ---
+
+    @functools.cached_property
+    def description(self) -> Description:
+        """What the variant declares, checked; raises OperatorError where it is not what the contract says."""
+        return self.describe(self.seed)
+
+    def describe(self, seed: int, num_heads: int | None = None, head_dim: int | None = None) -> Description:
+        """What the variant declares for a seed and heads."""
+        heads = {"num_heads": num_heads or self.num_heads, "head_dim": head_dim or self.head_dim, "seed": seed}
+        header, parameters = self._one({"request": "describe", **heads}, {}, limit=64 << 20)
+        projections = header.get("projections")
+        if not isinstance(projections, dict) or not all(type(n) is int for n in projections.values()):
+            raise self._bad("projections is not a dict of name to width")
+        _check_names([*projections, *parameters])
+        for name, width in projections.items():
+            if not 1 <= width <= MAX_WIDTH:
+                raise OperatorError("bad-output", f"projections asks for {name} of width {width}, not 1 to {MAX_WIDTH}")
+        for name, tensor in parameters.items():
+            if tensor.dtype != torch.float32 or not bool(torch.isfinite(tensor).all()):
+                raise OperatorError("bad-output", f"parameters returns {name} that is not float32 and finite")
+        return Description(tuple(self.sources), projections, parameters, header.get("has_recurrence") is True)
+
+    def forward(
+        self, inputs: Tensors, *, chunk_size: int, grad: bool = False, poison: bool = False, timeout: float | None = None
+    ) -> Tensor:
+        """o [B, H, T, V]; with `grad` called as in training, with `poison` on memory that is NaN where not written."""
+        header = {"request": "forward", "chunk_size": chunk_size, "grad": grad, "echo": False, "poison": poison}
+        _, found = self._one(header, inputs, limit=inputs["v"].nbytes, timeout=timeout)
+        return self._like(found, "o", inputs["v"], inputs["q"].dtype)
+
+    def forward_and_inputs(self, inputs: Tensors, *, chunk_size: int, grad: bool = False) -> tuple[Tensor, Tensors]:
+        """The outputs, and the inputs as they are after the call."""
+        header = {"request": "forward", "chunk_size": chunk_size, "grad": grad, "echo": True, "poison": False}
+        _, found = self._one(header, inputs, limit=_bytes(inputs) + inputs["v"].nbytes)
+        after = {name: self._like(found, f"input:{name}", x, x.dtype) for name, x in inputs.items()}
+        return self._like(found, "o", inputs["v"], inputs["q"].dtype), after
+
+    def vjp(
+        self, inputs: Tensors, grad_o: Tensor, *, chunk_size: int, timeout: float | None = None
+    ) -> tuple[Tensor, dict[str, Tensor | None]]:
+        """o, and the gradient of sum(o * grad_o) to every floating input, None where none reaches it."""
+        header = {"request": "vjp", "chunk_size": chunk_size}
+        limit = _bytes(inputs) + 2 * grad_o.nbytes
+        _, found = self._one(header, {**inputs, "grad_o": grad_o}, limit=limit, timeout=timeout)
+        return self._like(found, "o", inputs["v"], inputs["q"].dtype), self._grads(inputs, found)
+
+    def recurrence(self, inputs: Tensors, grad_o: Tensor) -> Unrolled:
+        """The recurrent form, token by token, over the same inputs."""
+        header = {"request": "recurrence", "projections": list(self.description.projections)}
+        limit = _bytes(inputs) + 2 * grad_o.nbytes
+        answer, found = self._one(header, {**inputs, "grad_o": grad_o}, limit=limit)
+        sizes = answer.get("state_sizes")
+        if not isinstance(sizes, list) or not all(type(n) is int for n in sizes):
+            raise self._bad("the sizes of a recurrent state are no list of numbers")
+        return Unrolled(self._like(found, "o", inputs["v"], inputs["q"].dtype), self._grads(inputs, found), sizes)
+
+    def measure(self, inputs: Tensors, *, chunk_size: int, repeat: int, memory: bool = False) -> tuple[float, int]:
+        """Seconds of a request that runs forward `repeat` times, and the bytes kept for a backward pass.
+
+        Our own reading of the process's time on a processor, where the kernel tells it and no GPU computes: other load
+        does not count then.
+        """
+        header = {"request": "measure", "chunk_size": chunk_size, "repeat": repeat, "memory": memory}
+        self._load(time.monotonic() + self.timeout)
+        clock = self.jail.processor_time if self.device == "cpu" and self.jail.processor_time() else time.perf_counter
+        began = clock()
+        answer, _ = self._one(header, inputs, limit=0)
+        seconds = clock() - began
+        kept = answer.get("kept_bytes") or 0
+        return seconds, kept if type(kept) is int else 0
+
+    def request(
+        self, header: wire.Header, tensors: Tensors, *, timeout: float | None = None, limit: int = wire.MAX_BYTES
+    ) -> Iterator[tuple[wire.Header, Tensors]]:
+        """Ask anything and yield each part of the answer as it comes; `timeout` is for the whole of it."""
+        deadline = time.monotonic() + (timeout or self.timeout)
+        self._load(deadline)
+        yield from self._ask(header, tensors, deadline, limit)
+
+    # --- the conversation ---
+
+    def _one(
+        self, header: wire.Header, tensors: Tensors, *, limit: int, timeout: float | None = None
+    ) -> tuple[wire.Header, Tensors]:
+        parts = list(self.request(header, tensors, timeout=timeout, limit=limit))
+        if len(parts) != 1:
+            raise self._bad(f"an answer came in {len(parts)} parts")
+        return parts[0]
+
+    @property
+    def failed(self) -> bool:
+        """Whether the process is gone; every further question is answered by what ended it."""
+        return self._failure is not None
+
+    def load(self, sources: Mapping[str, str]) -> None:
+        """Put another variant into the same process, which then has seen both."""
+        self.sources, self._loaded = dict(sources), False
+        self.__dict__.pop("description", None)
+        self._load(time.monotonic() + self.timeout)
+
+    def _load(self, deadline: float) -> None:
+        if self._loaded:
+            return
+        sources = {
+            name: torch.frombuffer(bytearray(text.encode(errors="surrogatepass")), dtype=torch.uint8)
+            for name, text in self.sources.items()
+            if text
+        }
+        header = {"request": "load", "form": self.form, "device": self.device}
+        for _ in self._ask(header, sources, deadline + 60, 0):  # a machine under load imports torch slowly
+            pass
+        self._loaded = True
+
+    def _ask(self, header: wire.Header, tensors: Tensors, deadline: float, limit: int) -> Iterator[tuple[wire.Header, Tensors]]:
+        if self._failure:
+            raise self._failure
+        wait = self._patience(header["request"], deadline)
+        try:
+            wire.send(self._request, header, tensors, wait=wait)
+            while True:
+                answer, found = wire.receive(self._reply, limit=limit, wait=wait)
+                reply = answer.pop("reply", None)
+                if reply == "end":
+                    return
+                if reply == "error":
+                    raise self._refused(answer)
+                yield answer, found
+        except wire.WireClosed:
+            raise self._end(self._ended()) from None
+        except wire.WireError as error:
+            raise self._bad(str(error)) from None
+
+    def _patience(self, request: str, deadline: float) -> wire.Wait:
+        poll = {False: select.poll(), True: select.poll()}
+        poll[False].register(self._reply, select.POLLIN)
+        poll[True].register(self._request, select.POLLOUT)
+        for each in poll.values():
+            each.register(self._log, select.POLLIN)
+        started = time.monotonic()
+        watch = started + 0.05
+
+        def wait(fd: int, write: bool) -> None:
+            nonlocal watch
+            while True:
+                now = time.monotonic()
+                if now >= deadline:
+                    raise self._end(OperatorError("timeout", f"{request} was not answered within {deadline - started:.0f} s"))
+                ready = dict(poll[write].poll(max(1.0, 1000 * min(deadline - now, watch - now))))
+                if time.monotonic() >= watch:
+                    self._watch()
+                    watch = time.monotonic() + min(1.0, 0.1 + (now - started) / 20)
+                if self._log in ready and not self._drain():
+                    poll[write].unregister(self._log)
+                if fd in ready:
+                    return
+
+        return wait
+
+    def _watch(self) -> None:
+        trouble = self.jail.trouble()
+        if trouble:
+            raise self._end(OperatorError("memory", trouble))
+
+    def _drain(self) -> bool:
+        """Keep the first of what the process prints, read on and forget the rest, end it if it never stops."""
+        try:
+            data = os.read(self._log, 1 << 16)
+        except BlockingIOError:
+            return True
+        self.log += data[: MAX_LOG - len(self.log)]
+        self._flood += len(data)
+        if self._flood > MAX_FLOOD:
+            raise self._end(OperatorError("crashed", f"the process printed more than {MAX_FLOOD >> 20} MiB"))
+        return bool(data)
+
+    # --- failures ---
+
+    def _end(self, failure: OperatorError) -> OperatorError:
+        """Kill the process; what it failed of first is what every later question hears."""
+        if self._failure is None:
+            self._failure = failure
+            self.jail.kill()
+            for fd in (self._request, self._reply, self._log):
+                os.close(fd)
+        return self._failure
+
+    def _ended(self) -> OperatorError:
+        self._watch_log()
+        try:
+            status = self.jail.process.wait(5)
+        except Exception:  # it closed its pipe and lives on
+            return OperatorError("crashed", "the process closed its pipe")
+        how = f"was ended by signal {-status if status < 0 else status - 128}" if status < 0 or status > 128 else f"ended with status {status}"
+        return OperatorError("crashed", f"the operator's process {how} before it answered{self._last_words()}")
+
+    def _watch_log(self) -> None:
+        try:
+            self.log += os.read(self._log, MAX_LOG)[: MAX_LOG - len(self.log)]
+        except BlockingIOError:
+            pass
+
+    def _last_words(self) -> str:
+        lines = printable(self.log.decode(errors="replace")[-300:])
+        return f"; its last words: {lines}" if lines else ""
+
+    def _refused(self, answer: wire.Header) -> OperatorError:
+        kind, message = answer.get("kind"), answer.get("message")
+        if kind not in KINDS or not isinstance(message, str):
+            return self._bad("a failure without a kind and a message")
+        failure = OperatorError(kind, printable(message))
+        return self._end(failure) if kind == "crashed" else failure
+
+    def _bad(self, what: str) -> OperatorError:
+        return self._end(OperatorError("bad-output", f"the operator's process answered out of turn: {printable(what)}"))
+
+    def _like(self, found: Tensors, name: str, like: Tensor, dtype: torch.dtype) -> Tensor:
+        tensor = found.get(name)
+        if tensor is None or tensor.shape != like.shape or tensor.dtype != dtype:
+            raise self._bad(f"{name} is missing or of another shape or dtype than asked for")
+        return tensor
+
+    def _grads(self, inputs: Tensors, found: Tensors) -> dict[str, Tensor | None]:
+        names = [name for name, x in inputs.items() if x.is_floating_point()]
+        return {n: self._like(found, f"grad:{n}", inputs[n], inputs[n].dtype) if f"grad:{n}" in found else None for n in names}
+
+
+def printable(text: str, limit: int = 300) -> str:
+    """Text of a stranger on one line, without escapes or anything invisible."""
+    shown = "".join(c if c.isprintable() else " " for c in text[: 4 * limit])
+    shown = " ".join(shown.split())
+    return shown if len(shown) <= limit else shown[: limit - 3] + "..."
+
+
+def _check_names(names: list[str]) -> None:
+    if len(names) > MAX_DECLARED:
+        raise OperatorError("bad-output", f"{len(names)} projections and parameters are declared, more than {MAX_DECLARED}")
+    for name in names:
+        if not name.isidentifier() or not name.isascii() or keyword.iskeyword(name) or name in RESERVED or len(name) > 64:
+            raise OperatorError("bad-output", f"{printable(name, 64)!r} can't be the name of a projection or parameter")
+        if names.count(name) > 1:
+            raise OperatorError("bad-output", f"{name} is declared both as projection and as parameter")
+
+
+def _bytes(tensors: Tensors) -> int:
+    return sum(x.nbytes for x in tensors.values())

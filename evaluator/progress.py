@@ -1,0 +1,62 @@
+"""How far an evaluation is, and how long the rest can take."""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from evaluator.protocol import Protocol, Setting
+from evaluator.results import Row
+
+Report = Callable[[dict[str, Any]], None]
+"""Receives progress as plain values with an `event`: progress, setting or note."""
+
+
+class Progress:
+    """Tells how far it is and, from the tokens trained per second so far, how long the rest can take at most."""
+
+    def __init__(self, protocol: Protocol, todo: Sequence[Setting], report: Report) -> None:
+        self.protocol, self.report = protocol, report
+        self.left = {s: cost(s, protocol) for s in todo}
+        self.total, self.done, self.spent, self.started = len(todo), 0, 0.0, time.monotonic()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the evaluation was started or taken up again."""
+        return time.monotonic() - self.started
+
+    def note(self, message: str) -> None:
+        self.report({"event": "note", "message": message})
+
+    def update(self, setting: Setting, facts: Mapping[str, Any]) -> None:
+        epoch, seconds, accuracy = (facts.get(k) for k in ("epoch", "seconds", "accuracy"))
+        if type(epoch) is not int or not isinstance(accuracy, list) or type(seconds) is not float:
+            return
+        share = epoch / self.protocol.epochs
+        spent = self.spent + self.left[setting] * share
+        rate = spent / max(1e-9, self.elapsed)
+        left = sum(self.left.values()) - self.left[setting] * share
+        finite = [a for a in accuracy if isinstance(a, float) and math.isfinite(a)]
+        step = facts["step"] if type(facts.get("step")) is int else 0
+        self.report({
+            "event": "progress", "task": setting.task, "setting": setting.name, "settings_done": self.done,
+            "settings_total": self.total, "step": step, "steps": round(step / max(share, 1e-9)),
+            "accuracy": max(finite, default=None), "steps_per_second": round(step / max(seconds, 1e-9), 2),
+            "seconds_left": round(left / max(rate, 1e-9)),
+        })  # fmt: skip
+
+    def finished(self, setting: Setting, rows: Sequence[Row]) -> None:
+        self.spent += self.left.pop(setting)
+        self.done += 1
+        audited = [r.accuracy for r in rows if r.audited]
+        accuracy = sum(audited) / len(audited) if audited else None
+        seconds = round(sum(r.seconds for r in rows), 1)
+        self.report({
+            "event": "setting", "task": setting.task, "setting": setting.name, "accuracy": accuracy,
+            "seconds": seconds, "settings_done": self.done, "settings_total": self.total,
+        })  # fmt: skip
+
+
+def cost(setting: Setting, protocol: Protocol) -> float:
+    """Tokens of a training that is never stopped early."""
+    return float(protocol.epochs * setting.num_train_examples * setting.seq_len)

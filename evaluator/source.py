@@ -1,0 +1,489 @@
+"""Reading a variant's source before anything of it runs: what it may import, name and define, and its normal form.
+
+This is not the border (the walls and the audit are): it gives quick answers with good messages.
+"""
+
+import ast
+import builtins
+import hashlib
+import io
+import re
+import tokenize
+import unicodedata
+import warnings
+from collections.abc import Iterator, Mapping
+from types import ModuleType
+
+import torch
+
+MAX_BYTES = 64 << 10
+MAX_TEXT = 2000  # characters of one literal string
+MAX_TABLE = 64  # numbers in one literal
+MAX_FINDINGS = 8
+PUBLIC = ("delta_rule", "projections", "parameters", "recurrence")
+
+MODULES = {
+    "torch", "torch.nn", "torch.nn.functional", "torch.linalg", "torch.special", "torch.fft", "torch.autograd",
+    "torch.autograd.function", "math", "einops", "triton", "triton.language", "triton.language.extra",
+    "triton.language.extra.libdevice", "triton.language.math", "typing", "collections.abc", "__future__",
+}  # fmt: skip
+BUILTINS = {
+    "abs", "all", "any", "bool", "complex", "dict", "divmod", "enumerate", "filter", "float", "frozenset", "int",
+    "isinstance", "iter", "len", "list", "map", "max", "min", "next", "object", "pow", "range", "reversed", "round",
+    "set", "slice", "sorted", "staticmethod", "str", "sum", "tuple", "zip", "input", "hex", "bin", "callable",
+    "ArithmeticError", "AssertionError", "Exception", "IndexError", "KeyError", "NotImplementedError", "RuntimeError",
+    "TypeError", "ValueError", "ZeroDivisionError", "NotImplemented", "Ellipsis",
+}  # fmt: skip
+TORCH_CLASSES = {"Tensor", "Size", "dtype", "device", "finfo", "iinfo", "no_grad", "enable_grad", "autocast", "Function"}
+DENIED = {
+    # the graph behind a tensor leads to the model's tokens; whether there is one tells a check from training
+    "grad_fn", "next_functions", "register_hook", "retain_grad", "requires_grad", "is_leaf", "grad", "backward",
+    "register_post_accumulate_grad_hook", "is_grad_enabled", "is_inference", "is_inference_mode_enabled", "metadata",
+    "set_grad_enabled", "inference_mode", "retains_grad",
+    # frames and code objects lead to whoever called
+    "f_locals", "f_globals", "f_back", "f_code", "f_builtins", "gi_frame", "gi_code", "cr_frame", "ag_frame", "tb_frame",
+    "tb_next", "with_traceback", "mro",
+    # memory behind the tensor's back
+    "data", "data_ptr", "storage", "untyped_storage", "set_", "resize_", "resize_as_", "share_memory_", "numpy",
+    "as_subclass", "new_empty", "empty_strided", "new_empty_strided", "from_file", "frombuffer", "from_dlpack",
+    "from_numpy", "as_tensor_subclass", "to_dlpack",
+    # random numbers: only in parameters(), from the generator it is given
+    "manual_seed", "initial_seed", "seed", "Generator", "default_generator", "get_rng_state", "set_rng_state", "dropout",
+    "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "dropout1d", "dropout2d", "dropout3d", "dropout_",
+    "alpha_dropout_", "feature_dropout_", "feature_alpha_dropout_", "native_dropout", "bernoulli", "bernoulli_",
+    "multinomial", "poisson", "normal_", "uniform_", "random_", "exponential_", "geometric_", "cauchy_", "log_normal_",
+    "gumbel_softmax", "rrelu", "rrelu_", "binomial", "fractional_max_pool2d", "fractional_max_pool3d",
+    # process-wide settings, files, other threads and devices
+    "load", "save", "compile", "record_stream", "pin_memory", "cuda", "use_deterministic_algorithms", "import_ir_module",
+    "init_num_threads", "wait", "fork", "new", "const_data_ptr", "module_load", "from_buffer",
+}  # fmt: skip
+DRAWS = {"rand", "randn", "randint", "rand_like", "randn_like", "randint_like", "randperm", "normal"}
+TORCH_PREFIXES = (
+    "set_", "get_", "rand", "cudnn", "miopen", "mkldnn", "is_autocast", "is_anomaly", "is_deterministic", "is_warn", "are_",
+    "clear_", "autocast_", "quantize", "quantized", "fbgemm", "parse_", "prepare_", "profiler", "thread_safe", "import_",
+    "compiled_with", "sym_", "get_file", "merge_type", "classproperty", "handle_torch", "has_torch", "boolean_dispatch",
+)  # fmt: skip
+OTHERS = {
+    "triton": {"jit", "autotune", "heuristics", "Config", "cdiv", "next_power_of_2"},
+    "einops": {"rearrange", "reduce", "repeat", "einsum", "pack", "unpack"},
+    "torch.autograd.function": {"once_differentiable", "Function"},
+    "__future__": {"annotations"},
+}
+"""Modules of which only these names may be used."""
+NOT_IN_KERNELS = {"core", "semantic", "inline_asm_elementwise", "extern_elementwise", "standard", "target_info", "extra"}
+
+
+def read(sources: Mapping[str, str]) -> list[str]:
+    """What is wrong with the sources of a variant (form -> text): sentences with line numbers, none if it may run."""
+    findings = [f"{form}.py, {found}" for form, text in sources.items() for found in _read_one(text, form)]
+    return findings[:MAX_FINDINGS]
+
+
+def _read_one(text: str, form: str) -> list[str]:
+    found = list(_read_text(text))
+    if found:
+        return found
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return [f"line {getattr(error, 'lineno', None) or 1}: not valid Python ({getattr(error, 'msg', error)})"]
+    reader = _Reader(tree, form)
+    return sorted({f"line {line}: {what}" for line, what in reader.findings()}, key=_line)
+
+
+def _line(finding: str) -> int:
+    return int(finding.split()[1].rstrip(":"))
+
+
+# --- the text itself ----------------------------------------------------------------------------
+
+
+def _read_text(text: str) -> Iterator[str]:
+    size = len(text.encode(errors="surrogatepass"))
+    if size > MAX_BYTES:
+        yield f"line 1: {size} bytes of source, more than the {MAX_BYTES} allowed"
+        return
+    if re.search(r"\r(?!\n)", text):
+        yield f"line {text[: text.index(chr(13))].count(chr(10)) + 1}: a lone carriage return, which hides code; use \\n"
+    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
+        hidden = next((c for c in line if c != "\t" and unicodedata.category(c) in ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")), None)
+        if hidden and hidden != "\r":
+            yield f"line {number}: the invisible character U+{ord(hidden):04X}; remove it"
+        cookie = re.match(r"[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)", line) if number <= 2 else None
+        if cookie and cookie[1].lower() not in ("utf-8", "utf8"):
+            yield f"line {number}: the coding cookie {cookie[1]}; source is UTF-8 and needs none"
+    yield from _look_alikes(text)
+
+
+def _look_alikes(text: str) -> Iterator[str]:
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(text).readline):
+            if token.type == tokenize.NAME and unicodedata.normalize("NFKC", token.string) != token.string:
+                plain = unicodedata.normalize("NFKC", token.string)
+                yield f"line {token.start[0]}: a name that only looks different from {plain}; write {plain}"
+    except (tokenize.TokenError, SyntaxError):
+        return  # the parser says what is wrong, with its line
+
+
+# --- the tree -----------------------------------------------------------------------------------
+
+Finding = tuple[int, str]
+
+
+class _Reader:
+    """One source file: what its import names stand for, what it binds, and what it does with both."""
+
+    def __init__(self, tree: ast.Module, form: str) -> None:
+        self.tree, self.form = tree, form
+        self.modules: dict[str, str] = {}  # local name -> the module it is
+        self.constants: set[str] = set()  # names bound at module level
+        self.drawing: set[int] = set()  # nodes inside parameters(), where random numbers are born
+        self.bound = set(_bound(tree))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                self.modules |= {a.asname or a.name.split(".")[0]: a.name if a.asname else a.name.split(".")[0] for a in node.names}
+            if isinstance(node, ast.ImportFrom) and node.module:
+                dotted = {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
+                self.modules |= {local: name for local, name in dotted.items() if name in MODULES}
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef) and node.name == "parameters":
+                self.drawing = {id(inner) for inner in ast.walk(node)}
+
+    def findings(self) -> Iterator[Finding]:
+        for node in self.tree.body:
+            yield from self._top(node)
+        for node in ast.walk(self.tree):
+            yield from self._node(node)
+        yield from self._signature()
+
+    # --- what stands at module level ---
+
+    def _top(self, node: ast.stmt) -> Iterator[Finding]:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            return
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            return
+        if isinstance(node, ast.FunctionDef):
+            yield from self._function(node)
+        elif isinstance(node, ast.ClassDef):
+            yield from self._class(node)
+        elif isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+            yield from self._assignment(node)
+        else:
+            yield node.lineno, f"{_kind(node)} at module level; only imports, constants and functions may stand there"
+
+    def _assignment(self, node: ast.Assign | ast.AnnAssign) -> Iterator[Finding]:
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        names = [t for target in targets for t in (target.elts if isinstance(target, ast.Tuple) else [target])]
+        if not all(isinstance(t, ast.Name) for t in names):
+            yield node.lineno, "an assignment to something of another module; a variant changes nothing outside itself"
+            return
+        self.constants |= {t.id for t in names if isinstance(t, ast.Name)}
+        if "__all__" in self.constants and len(names) == 1:
+            return
+        assert node.value is not None
+        if not self._constant(node.value):
+            yield node.lineno, "a module-level value that is no constant; compute it inside a function (no state is kept)"
+
+    def _constant(self, node: ast.expr) -> bool:
+        """Immutable and cheap: literals, tuples, arithmetic, names, math functions, lambdas."""
+        match node:
+            case ast.Constant() | ast.Lambda() | ast.Name() | ast.Attribute():
+                return True
+            case ast.Tuple(elts=parts) | ast.JoinedStr(values=parts):
+                return all(map(self._constant, parts))
+            case ast.UnaryOp(operand=inner):
+                return self._constant(inner)
+            case ast.BinOp(left=left, right=right):
+                return self._constant(left) and self._constant(right)
+            case ast.Subscript(value=value, slice=index):
+                return self._constant(value) and self._constant(index)
+            case ast.Call(func=func, args=args, keywords=keywords):
+                values = [*args, *(k.value for k in keywords)]
+                return self._pure(func) and all(map(self._constant, values))
+        return False
+
+    def _pure(self, func: ast.expr) -> bool:
+        dotted = self._dotted(func) or (func.id if isinstance(func, ast.Name) else "")
+        names = ("float", "int", "complex", "frozenset", "tuple", "torch.finfo", "torch.iinfo", "torch.device")
+        names += ("triton.language.constexpr", "triton.next_power_of_2", "triton.cdiv")
+        return dotted in names or dotted.startswith("math.") or dotted.startswith("typing.")
+
+    def _function(self, node: ast.FunctionDef) -> Iterator[Finding]:
+        for decorator in node.decorator_list:
+            target = decorator.func if isinstance(decorator, ast.Call) else decorator
+            allowed = ("triton.jit", "triton.autotune", "triton.heuristics")
+            if self._dotted(target) not in allowed or self.form != "triton":
+                yield node.lineno, f"a decorator on {node.name}; only triton.jit (in triton.py) may stand there"
+        for default in [*node.args.defaults, *(d for d in node.args.kw_defaults if d)]:
+            if not self._constant(default):
+                yield node.lineno, f"a default argument of {node.name} that is no constant; compute it inside"
+        hints = [a.annotation for a in ast.walk(node.args) if isinstance(a, ast.arg) and a.annotation]
+        for hint in [*hints, *([node.returns] if node.returns else [])]:
+            if any(isinstance(inner, ast.Call) for inner in ast.walk(hint)):
+                yield node.lineno, f"a call in an annotation of {node.name}; annotations only name types"
+
+    def _class(self, node: ast.ClassDef) -> Iterator[Finding]:
+        bases = [self._dotted(base) for base in node.bases]
+        named = [base.id for base in node.bases if isinstance(base, ast.Name)]
+        if not (bases == ["torch.autograd.Function"] or named == ["Function"]) or node.keywords or node.decorator_list:
+            yield node.lineno, f"the class {node.name}; the only classes here are subclasses of torch.autograd.Function"
+            return
+        for inner in node.body:
+            if isinstance(inner, ast.Pass) or (isinstance(inner, ast.Expr) and isinstance(inner.value, ast.Constant)):
+                continue
+            if not isinstance(inner, ast.FunctionDef) or inner.name not in ("forward", "backward", "setup_context"):
+                yield inner.lineno, f"{_kind(inner)} in {node.name}; only forward, backward and setup_context may stand there"
+                continue
+            decorators = [d.id if isinstance(d, ast.Name) else self._dotted(d) for d in inner.decorator_list]
+            if not decorators or not set(decorators) <= {"staticmethod", "once_differentiable", "torch.autograd.function.once_differentiable"}:
+                yield inner.lineno, f"{node.name}.{inner.name} must be a plain staticmethod"
+
+    def _signature(self) -> Iterator[Finding]:
+        found = [n for n in self.tree.body if isinstance(n, ast.FunctionDef) and n.name == "delta_rule"]
+        if not found:
+            yield 1, "no function delta_rule(q, k, v, beta, *, chunk_size)"
+            return
+        args = found[-1].args
+        first = [a.arg for a in [*args.posonlyargs, *args.args]][:4]
+        every = {a.arg for a in [*args.args, *args.kwonlyargs]}
+        if first != ["q", "k", "v", "beta"] or ("chunk_size" not in every and not args.kwarg):
+            yield found[-1].lineno, "delta_rule must take (q, k, v, beta, *, chunk_size) and what the variant declares"
+
+    # --- what stands anywhere ---
+
+    def _node(self, node: ast.AST) -> Iterator[Finding]:
+        match node:
+            case ast.Import(names=names):
+                yield from ((node.lineno, _no_import(a.name)) for a in names if a.name not in MODULES)
+            case ast.ImportFrom():
+                yield from self._import_from(node)
+            case ast.Name():
+                yield from self._name(node)
+            case ast.Attribute():
+                yield from self._attribute(node)
+            case ast.MatchClass(kwd_attrs=attributes):
+                yield from ((node.lineno, _no_attribute(a)) for a in attributes if a.startswith("_") or a in DENIED)
+            case ast.Global() | ast.Nonlocal():
+                yield node.lineno, f"{_kind(node)}; an operator keeps nothing between calls, pass values as arguments"
+            case ast.AsyncFunctionDef() | ast.Await() | ast.AsyncFor() | ast.AsyncWith():
+                yield node.lineno, "asynchronous code; an operator is a plain function"
+            case ast.ClassDef() if node not in self.tree.body:
+                yield node.lineno, f"the class {node.name} inside a function; define functions only"
+            case ast.Assign() | ast.AugAssign() | ast.AnnAssign() | ast.Delete() | ast.For() | ast.NamedExpr():
+                yield from self._targets(node)
+            case ast.Constant(value=str() | bytes() as text) if len(text) > MAX_TEXT and not self._docstring(node):
+                yield node.lineno, f"a literal of {len(text)} characters; code holds no tables"
+            case ast.Tuple() | ast.List() | ast.Set() | ast.Dict():
+                size = sum(isinstance(inner, ast.Constant) for inner in ast.walk(node))
+                if size > MAX_TABLE:
+                    yield node.lineno, f"a literal of {size} values; code holds no tables, at most {MAX_TABLE} values"
+
+    def _docstring(self, node: ast.Constant) -> bool:
+        first = [n.body[0] for n in ast.walk(self.tree) if isinstance(n, ast.Module | ast.FunctionDef | ast.ClassDef) and n.body]
+        return any(isinstance(s, ast.Expr) and s.value is node for s in first)
+
+    def _import_from(self, node: ast.ImportFrom) -> Iterator[Finding]:
+        module = node.module or "."
+        if node.level or module not in MODULES:
+            yield node.lineno, _no_import(module)
+            return
+        for alias in node.names:
+            dotted = f"{module}.{alias.name}"
+            if alias.name == "*":
+                yield node.lineno, f"from {module} import *; name what is used"
+            elif dotted not in MODULES and (reason := self._refused(module, alias.name, node)):
+                yield node.lineno, reason
+
+    def _name(self, node: ast.Name) -> Iterator[Finding]:
+        name = node.id
+        if name in self.modules:
+            if not isinstance(node.ctx, ast.Load):
+                yield node.lineno, f"the module {name} bound to something else; choose another name"
+            elif id(node) not in self._bases:
+                yield node.lineno, f"the module {name} used as a value; only its functions may be used"
+        elif name.startswith("__") and name != "__all__":
+            yield node.lineno, f"{name}; names with two leading underscores are not for variants"
+        elif hasattr(builtins, name) and name not in BUILTINS:
+            yield node.lineno, f"{name}(); an operator only computes with tensors"
+        elif name not in self.bound and name not in BUILTINS:
+            yield node.lineno, f"the unknown name {name}"
+
+    @property
+    def _bases(self) -> set[int]:
+        if not hasattr(self, "_base_ids"):
+            self._base_ids = {id(n.value) for n in ast.walk(self.tree) if isinstance(n, ast.Attribute)}
+        return self._base_ids
+
+    def _attribute(self, node: ast.Attribute) -> Iterator[Finding]:
+        dotted = self._dotted(node)
+        if dotted is None:
+            if node.attr.startswith("_") or node.attr in DENIED:
+                yield node.lineno, _no_attribute(node.attr)
+            return
+        module, _, name = dotted.rpartition(".")
+        if dotted in MODULES:
+            if id(node) not in self._bases:
+                yield node.lineno, f"the module {dotted} used as a value; only its functions may be used"
+        elif module in MODULES:
+            reason = self._refused(module, name, node)
+            yield from [(node.lineno, reason)] if reason else []
+        elif name.startswith("_") or (name in DENIED and not module.startswith("triton")):
+            yield node.lineno, _no_attribute(name)
+
+    def _refused(self, module: str, name: str, node: ast.AST) -> str | None:
+        """Why MODULE.NAME may not be used, None if it may."""
+        where = f"{module}.{name}"
+        if where == "torch.autograd.grad":  # of values that the operator computed itself
+            return None
+        if name.startswith("_") or (module.startswith("torch") and name in DENIED):
+            return _no_attribute(where)
+        if module in OTHERS:
+            return None if name in OTHERS[module] else f"{where}; of {module} only {', '.join(sorted(OTHERS[module]))}"
+        if module.startswith("triton"):
+            return _no_attribute(where) if name in NOT_IN_KERNELS else None
+        if module in ("typing", "collections.abc"):
+            return None if name[0].isupper() and name != "ForwardRef" else f"{where}; of {module} only types"
+        if module == "math":
+            return None
+        if name in DRAWS and module == "torch":
+            return None if id(node) in self.drawing else f"{where}; random numbers come only from parameters(..., generator)"
+        if name.startswith(TORCH_PREFIXES) and module == "torch":
+            return _no_attribute(where)
+        found = getattr(_module(module), name, None)
+        if found is None or isinstance(found, ModuleType):
+            return f"{where}; of torch only its functions on tensors may be used"
+        if isinstance(found, type) and name not in TORCH_CLASSES:
+            return f"{where}; of torch only its functions on tensors may be used"
+        known = callable(found) or isinstance(found, torch.dtype | float | torch.layout | torch.memory_format)
+        return None if known else f"{where}; of torch only its functions on tensors may be used"
+
+    def _dotted(self, node: ast.AST) -> str | None:
+        """The full name of an attribute of an imported module, `F.silu` as torch.nn.functional.silu."""
+        if isinstance(node, ast.Name):
+            return self.modules.get(node.id)
+        if isinstance(node, ast.Attribute):
+            base = self._dotted(node.value)
+            return f"{base}.{node.attr}" if base else None
+        return None
+
+    def _targets(self, node: ast.AST) -> Iterator[Finding]:
+        targets = node.targets if isinstance(node, ast.Assign | ast.Delete) else [node.target]  # type: ignore[attr-defined]
+        flat = [t for target in targets for t in ast.walk(target)]
+        for target in flat:
+            if not isinstance(getattr(target, "ctx", None), ast.Store | ast.Del):
+                continue
+            if isinstance(target, ast.Attribute) and not (isinstance(target.value, ast.Name) and target.value.id == "ctx"):
+                yield target.lineno, f"an assignment to the attribute {target.attr}; an operator keeps nothing between calls"
+            root = target
+            while isinstance(root, ast.Subscript | ast.Attribute):
+                root = root.value  # type: ignore[assignment]
+            if isinstance(root, ast.Name) and root is not target and root.id in self.constants | set(self.modules):
+                yield root.lineno, f"a change of the module-level {root.id}; an operator keeps nothing between calls"
+
+
+def _bound(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name, ctx=ast.Store()):
+                yield name
+            case ast.arg(arg=name) | ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name
+            case ast.alias(name=name, asname=local):
+                yield local or name.split(".")[0]
+            case ast.ExceptHandler(name=str() as name) | ast.MatchAs(name=str() as name) | ast.MatchStar(name=str() as name):
+                yield name
+            case ast.MatchMapping(rest=str() as name):
+                yield name
+
+
+def _module(dotted: str) -> object:
+    found: object = torch
+    for part in dotted.split(".")[1:]:
+        found = getattr(found, part)
+    return found
+
+
+def _kind(node: ast.AST) -> str:
+    name = type(node).__name__
+    return {"Expr": "an expression", "If": "an if statement", "For": "a loop", "Global": "a global statement"}.get(
+        name, f"a statement of kind {name}"
+    )
+
+
+def _no_import(name: str) -> str:
+    return f"import of {name}; a variant imports torch, torch.nn.functional, math, einops, triton or typing alone"
+
+
+def _no_attribute(name: str) -> str:
+    return f"{name}, which reaches beyond values of tensors; compute from q, k, v, beta and what is declared alone"
+
+
+# --- normal form --------------------------------------------------------------------------------
+
+
+def normal_form(source: str) -> str:
+    """The source without comments, docstrings and annotations, its own names numbered: equal for a renamed copy."""
+    tree = ast.parse(source)
+    reader = _Reader(tree, "naive")
+    aliases = dict(reader.modules)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            aliases |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
+    tree.body = [node for node in tree.body if not isinstance(node, ast.Import | ast.ImportFrom)]
+    return ast.unparse(ast.fix_missing_locations(_Plain(aliases).visit(tree)))
+
+
+class _Plain(ast.NodeTransformer):
+    """Strips what does not compute and numbers names in the order in which they come."""
+
+    def __init__(self, aliases: Mapping[str, str]) -> None:
+        self.aliases = aliases
+        self.numbers: dict[str, str] = {}
+
+    def _number(self, name: str) -> str:
+        if name in PUBLIC or hasattr(builtins, name):
+            return name
+        if name in self.aliases:
+            return self.aliases[name].replace(".", "__")
+        return self.numbers.setdefault(name, f"n{len(self.numbers)}")
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        return ast.Name(self._number(node.id), node.ctx)
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        return ast.arg(self._number(node.arg))
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        return self.visit(ast.Assign([node.target], node.value)) if node.value else ast.Pass()
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.name = self._number(node.name)
+        node.returns = None
+        node.body = _without_docstring(node.body)
+        return self.generic_visit(node)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        node.name = self._number(node.name)
+        node.body = _without_docstring(node.body)
+        return self.generic_visit(node)
+
+    def visit_Module(self, node: ast.Module) -> ast.AST:
+        node.body = _without_docstring(node.body)
+        return self.generic_visit(node)
+
+
+def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
+    kept = [s for s in body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
+    return kept or [ast.Pass()]
+
+
+def digest(sources: Mapping[str, str]) -> str:
+    """sha256 over the names and texts of a variant's files."""
+    total = hashlib.sha256()
+    for name in sorted(sources):
+        data = sources[name].encode(errors="surrogatepass")
+        total.update(f"{name}.py {len(data)}\n".encode() + data)
+    return total.hexdigest()
