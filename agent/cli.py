@@ -1,0 +1,265 @@
+"""The command line: `agent run`, `list`, `show`, `replay`, `score`, `check`, `import`."""
+
+from pathlib import Path
+
+import typer
+
+from . import history, listing, loop, options, show
+from . import replay as replaying
+from .checking import check_report, find_variant
+from .ending import Sentences
+from .errors import BadInput
+from .evaluate import EvaluationFailed
+from .history import Entry, Past
+from .importer import Imported, import_files
+from .output import console, print_done, print_json, print_replay, say, tell
+from .settings import load
+from .setup import evaluator_for, job_for, proposer_for, repo_for
+from .text import one_line, printable
+
+app = typer.Typer(
+    cls=Sentences,
+    add_completion=False,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Search for better delta-rule operators: propose, patch, check, train, score, reflect, record.",
+)
+
+_HERE = Path()
+
+
+def main() -> None:
+    """The entry point `agent`."""
+    app(prog_name="agent")
+
+
+@app.command()
+def run(
+    iterations: options.Iterations = None,
+    protocol: options.Protocol = None,
+    proposer: options.Proposer = None,
+    model: options.Model = None,
+    base_url: options.BaseUrl = None,
+    tries: options.Tries = None,
+    device: options.Device = None,
+    seed: options.Seed = None,
+    sandbox: options.Sandbox = None,
+    no_commit: options.NoCommit = False,
+    root: options.Root = _HERE,
+) -> None:
+    """Make new attempts: propose, check, train, score, reflect, record.
+
+    An empty history has its baseline scored first. Ctrl-C ends cleanly; what was under way is taken up by
+    the next run. A model's key is read from OPENAI_API_KEY, its server's address also from OPENAI_BASE_URL.
+    """
+    settings = load(
+        _existing(root),
+        {
+            "iterations": iterations,
+            "protocol": protocol,
+            "proposer": proposer,
+            "model": model,
+            "base_url": base_url,
+            "tries": tries,
+            "device": device,
+            "seed": seed,
+            "sandbox": sandbox,
+            "commit": False if no_commit else None,
+        },
+    )
+    done: list[Entry] = []
+    out = console()
+    with job_for(root, settings, out) as job:
+        job = proposer_for(job, settings)
+        try:
+            for entry in loop.run(job, settings.iterations):
+                done.append(entry)
+        finally:
+            job.reporter.rest()
+            print_done(out, root, done)
+
+
+@app.command("list")
+def list_(
+    json_: options.Json = False,
+    csv: options.Csv = False,
+    at: options.At = None,
+    protocol: options.OnlyProtocol = None,
+    root: options.Root = _HERE,
+) -> None:
+    """Every attempt: status, six task scores, MAD score, parent.
+
+    Imported rows show each distinct name and values once; they were not measured here.
+    """
+    past = _past(root)
+    past = past.until(at) if at else past
+    rows = [row for row in listing.rows(past) if protocol in (None, row.protocol)]
+    if json_:
+        print_json([row.as_json() for row in rows])
+    elif csv:
+        text, notes = listing.csv_table(rows, protocol)
+        typer.echo(printable(text), nl=False)
+        tell(notes)
+    elif rows:
+        console().print(listing.table(rows))
+    else:
+        console().print("No attempts yet: `agent run` makes the first.")
+
+
+@app.command("show")
+def show_(
+    entry_id: options.Id,
+    json_: options.Json = False,
+    log: options.Log = False,
+    root: options.Root = _HERE,
+) -> None:
+    """One attempt in full: proposal, scores, insight, change, files.
+
+    Scores stand beside the parent's; `noise` is two sigma of a difference between two scores.
+    """
+    past = _past(root)
+    entry = past.find(entry_id)
+    if json_:
+        print_json(show.as_json(entry, past))
+    elif log:
+        show.log(entry, console())
+    else:
+        console().print(show.in_full(entry, past, root))
+
+
+@app.command()
+def replay(
+    entry_id: options.Id,
+    record: options.RecordIt = False,
+    json_: options.Json = False,
+    device: options.Device = None,
+    sandbox: options.Sandbox = None,
+    no_commit: options.NoCommit = False,
+    root: options.Root = _HERE,
+) -> None:
+    """Train a stored variant again: is the result the same?
+
+    Same means bit for bit on the device and versions of the record, and within three sigma on others. Exit
+    status 1: it is not the same. No record is changed.
+    """
+    entry = _past(root).find(entry_id)
+    recorded = replaying.recorded_evaluation(entry)
+    settings = load(
+        root,
+        {
+            "protocol": recorded.protocol.name,
+            "seed": recorded.seeds[0],
+            "device": device,
+            "sandbox": sandbox,
+            "commit": False if no_commit or not record else None,
+        },
+    )
+    with job_for(root, settings, console(err=json_)) as job:
+        done = replaying.replay(job, entry, keep=record)
+    if json_:
+        print_json(done.as_json())
+    else:
+        print_replay(done)
+    raise typer.Exit(0 if done.agrees else 1)
+
+
+@app.command()
+def score(
+    name: options.Name,
+    protocol: options.Protocol = None,
+    from_: options.From = None,
+    json_: options.Json = False,
+    device: options.Device = None,
+    seed: options.Seed = None,
+    sandbox: options.Sandbox = None,
+    no_commit: options.NoCommit = False,
+    root: options.Root = _HERE,
+) -> None:
+    """Check, train and score a variant written by hand.
+
+    It becomes an attempt of its own. Exit status 1: it got no score.
+    """
+    settings = load(
+        _existing(root),
+        {
+            "protocol": protocol,
+            "device": device,
+            "seed": seed,
+            "sandbox": sandbox,
+            "commit": False if no_commit else None,
+        },
+    )
+    with job_for(root, settings, console(err=json_)) as job:
+        entry = loop.score_from(job, name, from_) if from_ else loop.score_stored(job, name)
+    if json_:
+        print_json(show.as_json(entry, history.read(root)))
+    else:
+        print_done(console(), root, [entry])
+    raise typer.Exit(0 if entry.status == "scored" else 1)
+
+
+@app.command()
+def check(
+    variant: options.Variant,
+    json_: options.Json = False,
+    device: options.Device = None,
+    seed: options.GateSeed = None,
+    sandbox: options.Sandbox = None,
+    root: options.Root = _HERE,
+) -> None:
+    """The gates alone, in seconds, without training.
+
+    Exit status 1: rejected.
+    """
+    settings = load(_existing(root), {"device": device, "sandbox": sandbox})
+    path = find_variant(variant, root)
+    try:
+        report = evaluator_for(settings).check(path, against=_stored(root), seed=seed)
+    except EvaluationFailed as error:
+        raise BadInput(f"{path} could not be checked: {error}") from error
+    if json_:
+        print_json(report.model_dump(mode="json"))
+    else:
+        console().print(check_report(report))
+    raise typer.Exit(0 if report.verdict == "pass" else 1)
+
+
+@app.command("import")
+def import_(
+    files: options.Files,
+    json_: options.Json = False,
+    no_commit: options.NoCommit = False,
+    root: options.Root = _HERE,
+) -> None:
+    """Turn the text records of an earlier project into entries.
+
+    One entry a file, kept verbatim, marked as imported and never ranked as measured. What is missing or odd
+    in a record is told. Exit status 2: a file could not be read as a record.
+    """
+    settings = load(_existing(root), {"commit": False if no_commit else None})
+    done: list[Imported] = []
+    for imported in import_files(root, files, repo_for(root, settings, say), say):
+        done.append(imported)
+        if not json_:
+            typer.echo(printable(imported.sentence))
+    if json_:
+        print_json([imported.__dict__ for imported in done])
+    raise typer.Exit(2 if any(imported.id is None for imported in done) else 0)
+
+
+def _existing(root: Path) -> Path:
+    if not root.is_dir():
+        raise BadInput(f"--root {one_line(str(root), 200)}: there is no such folder")
+    return root
+
+
+def _stored(root: Path) -> Path | None:
+    folder = root / "variants"
+    return folder if folder.is_dir() else None
+
+
+def _past(root: Path) -> Past:
+    past = history.read(_existing(root))
+    tell(past.problems)
+    return past

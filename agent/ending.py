@@ -1,0 +1,51 @@
+"""How a command ends that could not do its work: one sentence on stderr and an exit status."""
+
+import errno
+import json
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from .errors import AgentError
+from .text import printable
+
+_OF_THE_MACHINE = {
+    errno.ENOSPC,
+    errno.EFBIG,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENOMEM,
+    errno.ENFILE,
+    errno.ENOTDIR,
+    errno.EXDEV,
+}
+
+
+class Sentences(TyperGroup):
+    """Turns the errors that have a sentence into it; a bug stays a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        wants_json = "--json" in [*getattr(ctx, "_protected_args", ()), *ctx.args]
+        try:
+            return super().invoke(ctx)
+        except AgentError as error:
+            _end(str(error), error.exit_status, wants_json)
+        except KeyboardInterrupt:
+            _end("stopped; what was under way is taken up, or passed over, by the next run", 130, wants_json)
+        except OSError as error:
+            if error.errno not in _OF_THE_MACHINE:
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            _end(f"{where}{error.strerror}; what was recorded before stands", 3, wants_json)
+
+
+def _end(sentence: str, status: int, wants_json: bool) -> None:
+    typer.echo(f"agent: {printable(sentence)}", err=True)
+    if wants_json:
+        typer.echo(json.dumps({"error": sentence}))
+    raise typer.Exit(status)

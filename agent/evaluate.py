@@ -1,0 +1,201 @@
+"""The evaluator, asked as a program: `python -m evaluator ...`, whose JSON is read as data."""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from . import process
+from .errors import AgentError, BadInput, EnvironmentFault
+from .files import read_bounded
+from .process import Bounds, Ended
+from .records import CheckReport, Evaluation, ProtocolInfo, Record
+from .text import one_line
+
+COMMAND = (sys.executable, "-m", "evaluator")
+_SCORE_BOUNDS = Bounds(total=48 * 3600, silence=1800)
+_CHECK_BOUNDS = Bounds(total=900, silence=900)
+_RECORD_LIMIT = 16 << 20
+_PASSED_ON = re.compile(
+    r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LC_.*|TZ|TMPDIR|VIRTUAL_ENV|XDG_(CACHE|RUNTIME)_.*|PYTHON.*|LD_LIBRARY_PATH"
+    r"|CUDA.*|NVIDIA_.*|NCCL_.*|ROCR_.*|HIP_.*|TORCH.*|PYTORCH_.*|TRITON_.*|INDUCTOR_.*|OMP_.*|KMP_.*|GOMP_.*"
+    r"|MKL_.*|OPENBLAS_.*|MALLOC_.*|RAY_.*|CC|CXX|CPATH|C_INCLUDE_PATH|LIBRARY_PATH|COLUMNS"
+)
+_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|AUTH", re.IGNORECASE)
+T = TypeVar("T", bound=Record)
+
+
+class Event(Record):
+    """One line of `score --events`."""
+
+    event: Literal["progress", "setting", "note"]
+    task: str | None = None
+    setting: str | None = None
+    settings_done: int | None = None
+    settings_total: int | None = None
+    step: int | None = None
+    steps: int | None = None
+    accuracy: float | None = None
+    steps_per_second: float | None = None
+    seconds_left: float | None = None
+    seconds: float | None = None
+    message: str | None = None
+
+
+_EVENT = TypeAdapter(Event)
+
+
+class EvaluationFailed(Exception):
+    """The evaluator broke off over this variant; the sentence says how. A failed attempt, no bug of ours."""
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """How to call the evaluator on this machine."""
+
+    device: str = "auto"
+    sandbox: str = "auto"
+    bounds: Bounds = _SCORE_BOUNDS
+    command: tuple[str, ...] = COMMAND
+
+    def protocol(self, name: str) -> ProtocolInfo:
+        """What a protocol is; also finds out early that a device or a wall that was asked for is missing."""
+        ended = self._ask(["protocol", name, *self._machine(only_asked=True)])
+        _expect(ended, 0)
+        return _parse(ended, ProtocolInfo)
+
+    def check(self, variant: Path, *, against: Path | None, seed: int | None = None) -> CheckReport:
+        """Run the gates; without a seed their random inputs are fresh, so that nothing can be tuned to them."""
+        extra = ["--against", str(against)] if against else []
+        extra += ["--seed", str(seed)] if seed is not None else []
+        ended = self._ask(["check", str(variant), "--json", *extra, *self._machine()])
+        _expect(ended, 0, 1)
+        return _parse(ended, CheckReport)
+
+    def score(
+        self,
+        variant: Path,
+        *,
+        protocol: str,
+        seeds: Sequence[int],
+        out: Path,
+        on_event: Callable[[Event], None],
+        extra: Sequence[str] = (),
+    ) -> Evaluation:
+        """Train and audit under a protocol; called again with the same `out`, it goes on where it was."""
+        asked = ["--seed", str(seeds[0])] + (["--seeds", str(len(seeds))] if len(seeds) > 1 else [])
+        arguments = [
+            "score",
+            str(variant),
+            "--protocol",
+            protocol,
+            *asked,
+            *self._machine(),
+            *extra,
+            "--out",
+            str(out),
+            "--events",
+        ]
+        ended = process.run(
+            [*self.command, *arguments],
+            environment(),
+            self.bounds,
+            log=out / "train.log",
+            on_line=lambda line: _hand_over(line, on_event),
+        )
+        if ended.timed_out:
+            raise EvaluationFailed(f"training was {ended.timed_out}")
+        if ended.status in (2, 3):
+            raise _fault(ended)
+        if ended.status < 0:
+            raise EvaluationFailed(
+                f"the evaluator was killed by signal {-ended.status}{_memory_hint(ended.status)}"
+            )
+        evaluation = read_evaluation(out, ended)
+        if (ended.status == 0) != (evaluation.status in ("scored", "partial")):
+            raise EvaluationFailed(f"the evaluator ended with status {ended.status}: {_last_line(ended)}")
+        return evaluation
+
+    def _ask(self, arguments: list[str]) -> Ended:
+        ended = process.run([*self.command, *arguments], environment(), _CHECK_BOUNDS)
+        if ended.timed_out:
+            raise EvaluationFailed(f"`evaluator {arguments[0]}` was {ended.timed_out}")
+        return ended
+
+    def _machine(self, *, only_asked: bool = False) -> list[str]:
+        chosen = {"--device": self.device, "--sandbox": self.sandbox}
+        return [
+            part
+            for flag, value in chosen.items()
+            if value != "auto" or not only_asked
+            for part in (flag, value)
+        ]
+
+
+def environment() -> dict[str, str]:
+    """What the evaluator may know of ours: an allow-list, and nothing in it that is named like a secret."""
+    passed = {
+        name: value
+        for name, value in os.environ.items()
+        if _PASSED_ON.fullmatch(name) and not _SECRET.search(name)
+    }
+    # A folder that happens to hold a triton.py, as every variant's may, must not shadow the library.
+    return passed | {"PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def read_evaluation(folder: Path, ended: Ended | None = None) -> Evaluation:
+    """The evaluation that stands in `folder`."""
+    try:
+        return Evaluation.model_validate_json(read_bounded(folder / "evaluation.json", _RECORD_LIMIT))
+    except FileNotFoundError:
+        told = f": {_last_line(ended)}" if ended else ""
+        raise EvaluationFailed(f"the evaluator left no evaluation.json{told}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise EvaluationFailed(
+            f"{folder / 'evaluation.json'} is no evaluation: {first['loc']}: {first['msg']}"
+        ) from error
+
+
+def _hand_over(line: str, on_event: Callable[[Event], None]) -> None:
+    """Progress only informs, so a line that is none is not worth a failure."""
+    try:
+        event = _EVENT.validate_json(line)
+    except ValidationError:
+        return
+    on_event(event)
+
+
+def _memory_hint(status: int) -> str:
+    return " (out of memory?)" if status == -9 else ""
+
+
+def _expect(ended: Ended, *statuses: int) -> None:
+    if ended.status in (2, 3):
+        raise _fault(ended)
+    if ended.status not in statuses:
+        raise EvaluationFailed(f"the evaluator ended with status {ended.status}: {_last_line(ended)}")
+
+
+def _fault(ended: Ended) -> AgentError:
+    kind = BadInput if ended.status == 2 else EnvironmentFault
+    return kind(_last_line(ended).removeprefix("error: "))
+
+
+def _last_line(ended: Ended) -> str:
+    lines = [line for line in ended.complaint.splitlines() if line.strip()]
+    return one_line(lines[-1], 500) if lines else f"exit status {ended.status} without a word"
+
+
+def _parse(ended: Ended, model: type[T]) -> T:
+    try:
+        return model.model_validate_json(ended.output)
+    except ValidationError as error:
+        raise EvaluationFailed(
+            f"the evaluator's answer is no {model.__name__}: {_last_line(ended)}"
+        ) from error

@@ -1,0 +1,58 @@
+"""Writes that a kill or a full disk cannot leave half done, and reads that are bounded."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write `path` so that it holds what it held before or all of `content`, also after a power cut."""
+    data = content.encode("utf-8", "replace") if isinstance(content, str) else content
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with open(part, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError:
+        with suppress(OSError):
+            part.unlink()
+        raise
+    sync_folder(path.parent)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append one line; what a kill tore off before it stays on a line of its own."""
+    with open(path, "ab+") as file:
+        torn = file.tell() > 0 and _last_byte(file.fileno(), file.tell()) != b"\n"
+        file.write((b"\n" if torn else b"") + line.encode("utf-8", "replace") + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _last_byte(descriptor: int, size: int) -> bytes:
+    return os.pread(descriptor, 1, size - 1)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` as durable as the bytes behind them."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_bounded(path: Path, limit: int) -> bytes:
+    """At most `limit` bytes of `path`."""
+    with open(path, "rb") as file:
+        return file.read(limit)
+
+
+def read_text(path: Path, limit: int = 4 << 20) -> str | None:
+    """The text of `path`, at most `limit` bytes of it, or None where there is no such file."""
+    try:
+        return read_bounded(path, limit).decode("utf-8", "replace")
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None

@@ -1,0 +1,125 @@
+"""`agent import`: an earlier project's records become entries; nothing lost, nothing guessed."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import history, oldrecord
+from .compare import results_csv
+from .errors import BadInput
+from .files import read_bounded
+from .history import Past
+from .job import tidy
+from .listing import imported_lines
+from .oldrecord import OldRecord
+from .records import VERSION, Attempt, Start, now
+from .repo import Repo, follow
+from .text import one_line
+
+_LIMIT = 16 << 20
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What became of one file; `id` is None where nothing was recorded."""
+
+    file: str
+    id: str | None
+    refused: str | None
+    notes: tuple[str, ...]
+
+    @property
+    def sentence(self) -> str:
+        head = f"{self.file}: {self.id or 'refused: ' + (self.refused or '')}"
+        return "\n".join([head, *(f"  {note}" for note in self.notes)])
+
+
+def import_files(
+    root: Path, files: Sequence[Path], repo: Repo | None, say: Callable[[str], None]
+) -> Iterator[Imported]:
+    """One entry a file; a file that is no record, or is there already, is told and leaves none."""
+    with history.writing(root):
+        tidy(root, repo, say)
+        for file in files:
+            try:
+                imported = _import(root, file)
+            except (BadInput, OSError) as error:
+                why = error.strerror if isinstance(error, OSError) else str(error)
+                if isinstance(error, OSError) and error.filename != str(file):
+                    raise
+                imported = Imported(str(file), None, why, ())
+            yield imported
+            for entry in history.read(root).entries:
+                if entry.id == imported.id:
+                    follow(repo, entry, say)
+
+
+def _import(root: Path, file: Path) -> Imported:
+    data = read_bounded(file, _LIMIT + 1)
+    if len(data) > _LIMIT:
+        raise BadInput(f"it is larger than {_LIMIT >> 20} MiB, which no record is")
+    past = history.read(root)
+    for entry in past.entries:
+        if _is_imported(entry) and read_bounded(entry.folder / "record.txt", _LIMIT + 1) == data:
+            return Imported(str(file), entry.id, None, (f"the same record is there already as {entry.id}",))
+    record = oldrecord.parse(data)
+    if record.is_empty:
+        raise BadInput("it does not look like a record: no score table, no insights, no name")
+    notes = [*record.oddities, *_disagreements(record, past)]
+    return Imported(str(file), _write(root, file, data, record), None, tuple(notes))
+
+
+def _is_imported(entry: history.Entry) -> bool:
+    return (
+        entry.attempt is not None
+        and entry.attempt.kind == "imported"
+        and (entry.folder / "record.txt").is_file()
+    )
+
+
+def _disagreements(record: OldRecord, past: Past) -> list[str]:
+    """Names to which another record gives other values: both are kept, and that is told."""
+    told = []
+    for entry in filter(_is_imported, past.entries):
+        values = dict(imported_lines(entry))
+        told += [
+            f"{one_line(line.name, 100)!r} has other values in {entry.id}: both are kept"
+            for line in record.lines
+            if line.name in values
+            and values[line.name] != {column: float(text) for column, text in line.values.items()}
+        ]
+    return told
+
+
+def _write(root: Path, file: Path, data: bytes, record: OldRecord) -> str:
+    start = Start(
+        version=VERSION,
+        id="",
+        kind="imported",
+        name=record.name,
+        parent=None,
+        protocol=None,
+        seed=None,
+        proposer=None,
+        model=None,
+        base_commit=None,
+        source=file.name,
+        started=record.stamp,
+    )
+    with history.begin(root, start) as opened:
+        opened.write("record.txt", data)
+        opened.write("results.csv", results_csv((line.name, line.values) for line in record.lines))
+        if record.insights is not None:
+            opened.write("insight.md", record.insights + "\n")
+        opened.seal(
+            Attempt(
+                **opened.start.model_dump(),
+                status="imported",
+                success=record.success,
+                error=None,
+                versus_parent="unknown",
+                noise=None,
+                finished=now(),
+            )
+        )
+    return opened.id

@@ -1,0 +1,155 @@
+"""What all passes of one command share, and how every pass ends: compared, recorded, sealed, committed."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import history
+from .compare import Comparison, measured, results_csv
+from .errors import BadInput
+from .evaluate import Evaluator
+from .exchange import LLMError
+from .history import Entry, Pass
+from .insight import measured_insight
+from .progress import Reporter
+from .proposers import Proposer
+from .records import VERSION, Attempt, Evaluation, Failure, Kind, ProtocolInfo, Start, mean_name, now
+from .reply import Proposal
+from .repo import Repo, catch_up, follow
+
+
+class Failed(Exception):
+    """The attempt ends here, as data: a status word and the reason."""
+
+    def __init__(self, status: Failure, reason: str, name: str | None = None) -> None:
+        super().__init__(reason)
+        self.status, self.reason, self.name = status, reason, name
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all passes of one command share."""
+
+    root: Path
+    protocol: ProtocolInfo
+    seed: int
+    tries: int
+    evaluator: Evaluator
+    proposer: Proposer | None  # None: only stored variants are scored
+    repo: Repo | None  # None: nothing is committed
+    reporter: Reporter
+
+
+def tidy(root: Path, repo: Repo | None, say: Callable[[str], None]) -> None:
+    """At the start of a command that writes: say what cannot be read, commit what was not committed."""
+    past = history.read(root)
+    for problem in past.problems:
+        say(problem)
+    catch_up(repo, past, say)
+
+
+def record(job: Job, opened: Pass, evaluation: Evaluation, proposal: Proposal | None) -> Entry:
+    """Write what was measured and learned, and seal the entry."""
+    name = proposal.name if proposal else opened.start.name or evaluation.variant.name
+    parent = opened.start.parent
+    before = measured(history.read(job.root), parent, evaluation.fingerprint) if parent else None
+    comparison = Comparison(
+        name,
+        parent,
+        evaluation.protocol.name,
+        evaluation.row,
+        before.scores if before else {},
+        job.protocol.noise,
+        proposal.prediction if proposal else {},
+    )
+    opened.write("results.csv", results_csv([(name, evaluation.row)]))
+    _reflect(job, opened, comparison, proposal)
+    return seal(job, opened, name, None, comparison)
+
+
+def keep_evaluation(
+    job: Job, folder: Path, name: str, evaluation: Evaluation, kind: Kind, source: str, parent: str | None
+) -> Entry:
+    """An entry out of the files of an evaluation that was made elsewhere."""
+    with history.begin(job.root, start(job, name, parent, kind, source)) as opened:
+        for file in ("evaluation.json", "runs.csv", "train.log"):
+            if (folder / file).is_file():
+                shutil.copyfile(folder / file, opened.folder / file)
+        return record(job, opened, evaluation, None)
+
+
+def _reflect(job: Job, opened: Pass, comparison: Comparison, proposal: Proposal | None) -> None:
+    """A failure here costs the insight, never the attempt."""
+    job.reporter.stage(f"{opened.id} {comparison.name}: insight")
+    if proposal is None or job.proposer is None:
+        opened.write("insight.md", measured_insight(comparison))
+        return
+    try:
+        said = (opened.folder / "proposal.md").read_text(encoding="utf-8", errors="replace")
+        opened.write("insight.md", job.proposer.reflect(comparison, said, opened.folder))
+    except (LLMError, BadInput) as error:  # no answer, or a prompt that is broken
+        job.reporter.say(f"{opened.id}: no insight: {error}")
+
+
+def seal(
+    job: Job, opened: Pass, name: str | None, failed: Failed | None, compared: Comparison | None = None
+) -> Entry:
+    """Make the entry whole, say how it ended, and have git follow."""
+    known = opened.start.model_dump() | {"name": name}
+    opened.seal(
+        Attempt(
+            **known,
+            status=failed.status if failed else "scored",
+            success=failed is None,
+            error=failed.reason if failed else None,
+            versus_parent=compared.versus_parent if compared else "unknown",
+            noise=dict(compared.noise) if compared else None,
+            finished=now(),
+        )
+    )
+    entry = history.load(opened.folder)
+    job.reporter.rest()
+    job.reporter.say(_summary(entry))
+    follow(job.repo, entry, job.reporter.say)
+    return entry
+
+
+def _summary(entry: Entry) -> str:
+    about = f"{entry.id} {entry.name or '(no name)'}: {entry.status}"
+    if entry.attempt and entry.attempt.error:
+        return f"{about}: {entry.attempt.error}"
+    protocol = entry.about.protocol if entry.about else None
+    score = (
+        f", {mean_name(protocol)} {entry.mad_score:.4f}" if entry.mad_score is not None else ", not complete"
+    )
+    versus = entry.attempt.versus_parent if entry.attempt else "unknown"
+    parent = entry.attempt.parent if entry.attempt else None
+    beside = f"parent {parent}" if versus == "unknown" else f"{versus} against {parent}"
+    return about + score + (f" ({beside})" if parent else "")
+
+
+def start(
+    job: Job, name: str | None, parent: str | None, kind: Kind = "attempt", source: str | None = None
+) -> Start:
+    proposer = None if name else job.proposer
+    return Start(
+        version=VERSION,
+        id="",
+        kind=kind,
+        name=name,
+        parent=parent,
+        protocol=job.protocol.name,
+        seed=job.seed,
+        proposer=proposer.name if proposer else None,
+        model=proposer.model if proposer else None,
+        base_commit=job.repo.head if job.repo else None,
+        source=source,
+        started=now(),
+    )
+
+
+def proposer_of(job: Job) -> Proposer:
+    if job.proposer is None:
+        raise BadInput("this command has no proposer")
+    return job.proposer

@@ -1,0 +1,219 @@
+"""The history as a table: one row an attempt, one row for each distinct line of imported tables."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from .compare import results_csv
+from .errors import BadInput
+from .history import Entry, Past
+from .records import COLUMNS, Score, Versus, mean_name, mean_score
+from .text import one_line
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of `agent list`."""
+
+    id: str
+    name: str | None
+    kind: str
+    status: str
+    success: bool | None
+    versus_parent: Versus
+    parent: str | None
+    proposer: str | None
+    protocol: str | None
+    fingerprint: str | None
+    scores: dict[str, Score | float]
+    settings: str | None  # "12/66" where the evaluation is not complete
+    error: str | None
+    lesson: str | None
+    sources: tuple[str, ...]  # imported: the entries that hold this line
+
+    def as_json(self) -> dict[str, Any]:
+        scores = {column: self.scores.get(column) for column in COLUMNS}
+        return {
+            **self.__dict__,
+            "scores": scores,
+            "mad_score": None if self.kind == "imported" else mean_score(scores),
+            "sources": list(self.sources),
+        }
+
+
+def rows(past: Past) -> list[Row]:
+    """Every attempt in order; equal imported lines are one row that names all its sources."""
+    found: list[Row] = []
+    imported: dict[tuple[str, ...], int] = {}
+    for entry in past.entries:
+        if entry.attempt is None or entry.attempt.kind != "imported":
+            found.append(_row(entry))
+            continue
+        for row in _imported(entry, past):
+            key = (row.name or "", *(repr(row.scores.get(column)) for column in COLUMNS))
+            if key in imported:
+                earlier = found[imported[key]]
+                found[imported[key]] = Row(**{**earlier.__dict__, "sources": (*earlier.sources, row.id)})
+            else:
+                imported[key] = len(found)
+                found.append(row)
+    return found
+
+
+def _row(entry: Entry) -> Row:
+    about, attempt, evaluation = entry.about, entry.attempt, entry.evaluation
+    scored = entry.status == "scored"
+    return Row(
+        entry.id,
+        entry.name,
+        about.kind if about else "attempt",
+        entry.status,
+        bool(attempt and attempt.success),
+        attempt.versus_parent if attempt else "unknown",
+        about.parent if about else None,
+        about.proposer if about else None,
+        about.protocol if about else None,
+        evaluation.fingerprint if evaluation and scored else None,
+        dict(entry.scores),
+        _settings(entry),
+        attempt.error if attempt else None,
+        entry.lesson,
+        (),
+    )
+
+
+def _settings(entry: Entry) -> str | None:
+    if entry.status != "scored" or entry.evaluation is None or entry.mad_score is not None:
+        return None
+    tasks = entry.evaluation.tasks.values()
+    return f"{sum(task.settings_done for task in tasks)}/{sum(task.settings_total for task in tasks)}"
+
+
+def _imported(entry: Entry, past: Past) -> list[Row]:
+    """The lines of an imported table, and its own name where no imported table has scores for it."""
+    lines = imported_lines(entry)
+    own = entry.name
+    if own and not any(name == own for other in past.entries for name, _ in _lines_if_imported(other)):
+        lines = [*lines, (own, {})]
+    return [
+        Row(
+            entry.id,
+            name or None,
+            "imported",
+            "imported",
+            _success_of(name, past),
+            "unknown",
+            None,
+            None,
+            None,
+            None,
+            dict(scores),
+            None,
+            None,
+            entry.lesson if name == own else None,
+            (entry.id,),
+        )
+        for name, scores in lines
+    ]
+
+
+def _lines_if_imported(entry: Entry) -> list[tuple[str, dict[str, float]]]:
+    return imported_lines(entry) if entry.attempt and entry.attempt.kind == "imported" else []
+
+
+def _success_of(name: str, past: Past) -> bool | None:
+    """What a record says of the proposal of that name; a line of a table alone says nothing."""
+    said = [
+        entry.attempt.success
+        for entry in past.entries
+        if entry.attempt and entry.attempt.kind == "imported" and entry.attempt.name == name and name
+    ]
+    return next((success for success in said if success is not None), None)
+
+
+def imported_lines(entry: Entry) -> list[tuple[str, dict[str, float]]]:
+    """(name, scores) for each line of the table of an imported entry."""
+    reader = csv.DictReader(io.StringIO(entry.prose("results.csv") or ""))
+    return [
+        (
+            line.get("name") or "",
+            {column: value for column in COLUMNS if (value := number(line.get(column))) is not None},
+        )
+        for line in reader
+    ]
+
+
+def number(text: str | None) -> float | None:
+    """A finite number, None for an empty cell or NaN."""
+    try:
+        value = float(text or "nan")
+    except ValueError:
+        return None
+    return value if abs(value) < float("inf") else None
+
+
+def table(shown: Sequence[Row]) -> Table:
+    """For a terminal."""
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    grid.add_column("id", no_wrap=True)
+    grid.add_column("name", overflow="fold", min_width=16)
+    grid.add_column("status", no_wrap=True)
+    for column in COLUMNS:
+        grid.add_column(column.replace(" ", "\n"), justify="right", no_wrap=True)
+    means = {mean_name(row.protocol) for row in shown if row.fingerprint} or {"mean of six"}
+    grid.add_column(
+        "mean\nof six" if len(means) > 1 else means.pop().replace(" ", "\n", 1), justify="right", no_wrap=True
+    )
+    for name in ("versus\nparent", "parent", "protocol"):
+        grid.add_column(name, overflow="fold")
+    for row in shown:
+        cells = [
+            row.id,
+            row.name or "(no name)",
+            row.status,
+            *(cell(row.scores.get(column)) for column in COLUMNS),
+            _mean(row),
+            row.versus_parent if row.parent and row.success else "",
+            row.parent or "",
+            row.protocol or _in_records(row),
+        ]
+        grid.add_row(*(Text(one_line(text, 200)) for text in cells))
+    return grid
+
+
+def cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _in_records(row: Row) -> str:
+    return f"in {len(row.sources)} records" if len(row.sources) > 1 else ""
+
+
+def _mean(row: Row) -> str:
+    if row.kind == "imported":
+        return ""  # never ranked as measured
+    return f"partial {row.settings}" if row.settings else cell(mean_score(row.scores))
+
+
+def csv_table(shown: Iterable[Row], protocol: str | None) -> tuple[str, list[str]]:
+    """The results table of one fingerprint, the latest score of each variant; and what it leaves out."""
+    shown = list(shown)
+    measured = [row for row in shown if row.fingerprint and row.kind == "attempt"]
+    wanted = [row for row in measured if protocol in (None, row.protocol)]
+    if not wanted:
+        if protocol and measured:
+            raise BadInput(f"nothing is scored under {protocol}")
+        return results_csv([]), []
+    one = [row for row in wanted if row.fingerprint == wanted[-1].fingerprint]
+    notes = (
+        [f"{len(measured) - len(one)} row(s) of other protocols or fingerprints are left out"]
+        if len(measured) > len(one)
+        else []
+    )
+    latest = {row.name or "": row.scores for row in one}
+    return results_csv((name, scores) for name, scores in latest.items()), notes

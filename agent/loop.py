@@ -1,0 +1,286 @@
+"""The loop: read the history, propose, patch, check, train, score, reflect, record. Here the parts meet."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from . import history, policy, variants
+from .errors import BadInput, EnvironmentFault, Rejected
+from .evaluate import EvaluationFailed, read_evaluation
+from .exchange import LLMError
+from .history import Entry, Pass, Past
+from .interrupted import put_back_orphans, resumable
+from .job import Failed, Job, keep_evaluation, proposer_of, record, seal, start, tidy
+from .patch import PatchError, apply, unified_diff
+from .policy import BASELINE, Brief
+from .proposers import Setback
+from .records import Evaluation
+from .reply import Proposal, ReplyError, parse
+from .text import one_line
+
+_GIVE_UP_AFTER = 3  # attempts in a row to which no model answered
+
+
+class Unanswered(Failed):
+    """No text came from the model."""
+
+    def __init__(self, error: LLMError) -> None:
+        super().__init__("reply-failed", str(error))
+        self.fatal = error.fatal
+
+
+def run(job: Job, iterations: int) -> Iterator[Entry]:
+    """Go on with what was interrupted, score the baseline if nothing is scored, then make new attempts."""
+    with history.writing(job.root):
+        tidy(job.root, job.repo, job.reporter.say)
+        yield from _finish_interrupted(job)
+        if not policy.parents(job.root, history.read(job.root), job.protocol):
+            yield _baseline(job)
+        yield from _attempts(job, iterations)
+
+
+def score_stored(job: Job, name: str) -> Entry:
+    """Check and score variants/NAME as an attempt of its own, or go on with one that was interrupted."""
+    with history.writing(job.root):
+        tidy(job.root, job.repo, job.reporter.say)
+        past = history.read(job.root)
+        for entry in resumable(past, job.root, job.protocol.name, job.seed):
+            if entry.start and entry.start.name == name and entry.start.proposer is None:
+                return _resume(job, entry)
+        return _score(job, name, past)
+
+
+def score_from(job: Job, name: str, folder: Path) -> Entry:
+    """Record what was measured elsewhere: this source, under this protocol, and the gates pass here."""
+    variant = variants.folder_of(job.root, name)
+    variants.sources(variant)
+    evaluation = _results_in(folder)
+    if evaluation.fingerprint != job.protocol.fingerprint:
+        raise BadInput(
+            f"{folder} was measured under fingerprint {one_line(evaluation.fingerprint, 64)}, "
+            f"but {job.protocol.name} here has {job.protocol.fingerprint}"
+        )
+    try:
+        report = job.evaluator.check(variant, against=None)
+    except EvaluationFailed as error:
+        raise BadInput(f"variants/{name} could not be checked: {error}") from error
+    if report.verdict != "pass":
+        raise Rejected(f"variants/{name} does not pass the gates: {report.reason}")
+    if evaluation.variant.digest != report.properties.get("digest"):
+        raise BadInput(
+            f"{folder} was measured with another source than variants/{name} holds now "
+            f"(digest {one_line(evaluation.variant.digest, 64)})"
+        )
+    with history.writing(job.root):
+        tidy(job.root, job.repo, job.reporter.say)
+        parent = _parent_of(history.read(job.root), name)
+        return keep_evaluation(job, folder, name, evaluation, "attempt", str(folder), parent)
+
+
+def _results_in(folder: Path) -> Evaluation:
+    try:
+        evaluation = read_evaluation(folder)
+    except EvaluationFailed as error:
+        raise BadInput(f"--from {folder}: {error}") from error
+    if evaluation.status not in ("scored", "partial"):
+        raise BadInput(
+            f"--from {folder}: its evaluation is {evaluation.status}: {one_line(evaluation.error or '')}"
+        )
+    return evaluation
+
+
+def _finish_interrupted(job: Job) -> Iterator[Entry]:
+    """Finish what had passed its gates under the same settings; pass over the rest, and free its names."""
+    past = history.read(job.root)
+    going_on = [
+        entry for entry in resumable(past, job.root, job.protocol.name, job.seed) if _is_ours(job, entry)
+    ]
+    passed_over = [entry for entry in past.entries if entry.attempt is None and entry not in going_on]
+    put_back_orphans(job.root, past, passed_over)
+    if passed_over:
+        ids = ", ".join(entry.id for entry in passed_over)
+        job.reporter.say(f"Interrupted earlier and passed over: {ids}")
+    for entry in going_on:
+        job.reporter.say(f"{entry.id} was interrupted after its gates: going on with it")
+        try:
+            yield _resume(job, entry)
+        except (
+            BadInput
+        ) as error:  # the evaluator will not mix what was measured then with what it would measure now
+            job.reporter.say(f"{entry.id} cannot go on and is passed over: {error}")
+            put_back_orphans(job.root, past, [entry])
+
+
+def _is_ours(job: Job, entry: Entry) -> bool:
+    known = entry.start
+    if known is None or job.proposer is None:
+        return False
+    if known.proposer is None:
+        return known.name == BASELINE
+    return (known.proposer, known.model) == (job.proposer.name, job.proposer.model)
+
+
+def _resume(job: Job, entry: Entry) -> Entry:
+    """From the gates on; the evaluator goes on in the same folder where it was."""
+    with history.reopen(entry) as opened:
+        if opened.start.name is not None:
+            return _evaluate(job, opened, opened.start.name, None)
+        proposal = parse(entry.prose("proposal.md") or "")
+        try:
+            if (entry.folder / "variant").exists():
+                _publish(job, opened, proposal)
+        except Failed as failed:
+            return seal(job, opened, proposal.name, failed)
+        return _evaluate(job, opened, proposal.name, proposal)
+
+
+def _baseline(job: Job) -> Entry:
+    job.reporter.say(
+        f"No scores under {job.protocol.name} yet: the baseline {BASELINE} comes first, as an extra pass"
+    )
+    entry = _score(job, BASELINE, history.read(job.root))
+    if entry.status != "scored":
+        raise EnvironmentFault(
+            f"the baseline {BASELINE} could not be scored, so there is nothing to start from "
+            f"({entry.id}, {entry.status}: {entry.attempt.error if entry.attempt else ''})"
+        )
+    return entry
+
+
+def _score(job: Job, name: str, past: Past) -> Entry:
+    folder = variants.folder_of(job.root, name)
+    variants.sources(folder)
+    with history.begin(job.root, start(job, name, _parent_of(past, name))) as opened:
+        try:
+            _check(job, opened, folder, name, against=None)
+        except Failed as failed:
+            return seal(job, opened, name, failed)
+        return _evaluate(job, opened, name, None)
+
+
+def _parent_of(past: Past, name: str) -> str | None:
+    """Of a variant that an earlier attempt made, its parent there."""
+    made = [entry.attempt for entry in past.entries if entry.attempt and entry.name == name]
+    return next((attempt.parent for attempt in made if attempt.parent), None)
+
+
+def _attempts(job: Job, iterations: int) -> Iterator[Entry]:
+    """New attempts, until they are done or no model answers any more."""
+    silent: list[str] = []
+    for number in range(iterations):
+        entry, unanswered = _attempt(job)
+        yield entry
+        silent = [*silent, str(unanswered)] if unanswered else []
+        if unanswered and unanswered.fatal:
+            raise EnvironmentFault(f"no attempt after this one could do better: {unanswered}")
+        if len(silent) == _GIVE_UP_AFTER or len(silent) == number + 1 == iterations:
+            raise EnvironmentFault(f"no answer in {len(silent)} attempt(s) in a row: {silent[-1]}")
+
+
+def _attempt(job: Job) -> tuple[Entry, Unanswered | None]:
+    """One pass: a parent, a proposal that passes the gates, its score."""
+    past = history.read(job.root)
+    brief = policy.brief(job.root, past, job.protocol, job.seed, history.next_number(job.root))
+    with history.begin(job.root, start(job, None, brief.parent)) as opened:
+        try:
+            proposal = _invent(job, opened, brief)
+        except Failed as failed:
+            return seal(job, opened, failed.name, failed), failed if isinstance(failed, Unanswered) else None
+        return _evaluate(job, opened, proposal.name, proposal), None
+
+
+def _invent(job: Job, opened: Pass, brief: Brief) -> Proposal:
+    """Ask until a reply parses, applies and passes the gates; each refusal goes back with its reason."""
+    setbacks: list[Setback] = []
+    while True:
+        left = job.tries - len(setbacks)
+        job.reporter.stage(
+            f"{opened.id}: {proposer_of(job).name} proposes a child of {brief.parent}"
+            + (f" (try {len(setbacks) + 1})" if setbacks else "")
+        )
+        reply = _ask(job, opened, brief, setbacks, left)
+        try:
+            return _adopt(job, opened, brief, reply)
+        except Failed as failed:
+            job.reporter.say(f"{opened.id}: {failed.status}: {failed.reason}")
+            setbacks.append(Setback(reply, failed.reason))
+            if len(setbacks) == job.tries:
+                raise
+
+
+def _ask(job: Job, opened: Pass, brief: Brief, setbacks: list[Setback], left: int) -> str:
+    for name in ("patch.diff", "check.json"):  # of the reply before this one
+        (opened.folder / name).unlink(missing_ok=True)
+    shutil.rmtree(opened.folder / "variant", ignore_errors=True)
+    try:
+        reply = proposer_of(job).propose(brief, setbacks, left, opened.folder)
+    except LLMError as error:
+        raise Unanswered(error) from error
+    except ReplyError as error:
+        raise Failed("reply-failed", str(error)) from error
+    opened.write("proposal.md", reply)
+    return reply
+
+
+def _adopt(job: Job, opened: Pass, brief: Brief, reply: str) -> Proposal:
+    """Parse the reply, patch the parent, run the gates, and store the variant; or say what failed."""
+    try:
+        proposal = parse(reply)
+        child = apply(proposal, brief.sources)
+    except ReplyError as error:
+        raise Failed("reply-failed", str(error)) from error
+    except PatchError as error:
+        raise Failed("patch-failed", str(error), proposal.name) from error
+    if proposal.name in brief.taken:
+        raise Failed("reply-failed", f"The name {proposal.name} is taken: choose another.", proposal.name)
+    folder = variants.draft(opened.folder, child)
+    opened.write("patch.diff", unified_diff(brief.parent, brief.sources, proposal.name, child))
+    _check(job, opened, folder, proposal.name, against=job.root / "variants")
+    _publish(job, opened, proposal)
+    return proposal
+
+
+def _check(job: Job, opened: Pass, folder: Path, name: str, *, against: Path | None) -> None:
+    job.reporter.stage(f"{opened.id} {name}: gates")
+    try:
+        report = job.evaluator.check(folder, against=against)
+    except EvaluationFailed as error:
+        raise Failed("check-failed", str(error), name) from error
+    opened.write("check.json", report.model_dump_json(indent=2) + "\n")
+    if report.verdict != "pass":
+        raise Failed("check-failed", report.reason, name)
+
+
+def _publish(job: Job, opened: Pass, proposal: Proposal) -> None:
+    try:
+        variants.publish(job.root, opened.folder, proposal.name)
+    except FileExistsError as error:
+        raise Failed("reply-failed", str(error), proposal.name) from error
+
+
+def _evaluate(job: Job, opened: Pass, name: str, proposal: Proposal | None) -> Entry:
+    """Train, audit, compare, reflect, record."""
+    try:
+        evaluation = _train(job, opened, name)
+    except Failed as failed:
+        if proposal:
+            variants.withdraw(job.root, opened.folder, name)
+        return seal(job, opened, name, failed)
+    return record(job, opened, evaluation, proposal)
+
+
+def _train(job: Job, opened: Pass, name: str) -> Evaluation:
+    job.reporter.stage(f"{opened.id} {name}: {job.protocol.name}")
+    try:
+        evaluation = job.evaluator.score(
+            variants.folder_of(job.root, name),
+            protocol=job.protocol.name,
+            seeds=(job.seed,),
+            out=opened.folder,
+            on_event=job.reporter.event,
+        )
+    except EvaluationFailed as error:
+        raise Failed("train-failed", str(error), name) from error
+    if evaluation.status == "train-failed" or evaluation.status == "audit-failed":
+        raise Failed(evaluation.status, evaluation.error or "the evaluator gave no reason", name)
+    return evaluation

@@ -1,0 +1,75 @@
+"""The options and arguments of the command line, each with the words that `--help` shows."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Root = Annotated[
+    Path, typer.Option("--root", metavar="DIR", help="The folder with history/, variants/, prompts/.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
+Protocol = Annotated[
+    Literal["smoke", "fast", "mad"] | None,
+    typer.Option(
+        "--protocol",
+        help="What to train: smoke (a minute, no measure of quality), fast, mad (all 66 settings). [smoke]",
+    ),
+]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"] | None, typer.Option("--device", help="Where to train. [auto]")
+]
+Sandbox = Annotated[
+    Literal["require", "auto", "off"] | None,
+    typer.Option(
+        "--sandbox", help="Walls around variants: all of them, those this machine has, or none. [auto]"
+    ),
+]
+Seed = Annotated[int | None, typer.Option("--seed", help="The random seed of data, weights and choices. [0]")]
+NoCommit = Annotated[bool, typer.Option("--no-commit", help="Leave git alone.")]
+Id = Annotated[str, typer.Argument(metavar="ID", help="An entry, as `agent list` names it.")]
+Iterations = Annotated[int | None, typer.Option("--iterations", metavar="N", help="How many proposals. [1]")]
+Proposer = Annotated[
+    Literal["openai", "catalogue", "manual"] | None,
+    typer.Option(
+        "--proposer",
+        help="A model, the built-in catalogue (no model), or you. [openai with a key or --base-url, "
+        "else catalogue]",
+    ),
+]
+Model = Annotated[
+    str | None, typer.Option("--model", metavar="M", help="The model's name, as its server has it.")
+]
+BaseUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--base-url",
+        metavar="U",
+        help="A server that speaks OpenAI's chat.completions, as http://localhost:8000/v1.",
+    ),
+]
+Tries = Annotated[int | None, typer.Option("--tries", help="Replies per attempt before it has failed. [3]")]
+Csv = Annotated[bool, typer.Option("--csv", help="The results table: name and six columns, one fingerprint.")]
+At = Annotated[str | None, typer.Option("--at", metavar="ID", help="As the history stood with that entry.")]
+OnlyProtocol = Annotated[str | None, typer.Option("--protocol", help="Only what was scored under it.")]
+Log = Annotated[bool, typer.Option("--log", help="Print the training log.")]
+RecordIt = Annotated[
+    bool, typer.Option("--record", help="Add the result to the history, as an entry of kind replay.")
+]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A folder in variants/.")]
+From = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        metavar="DIR",
+        help="Record what `python -m evaluator score --out DIR` measured elsewhere.",
+    ),
+]
+Variant = Annotated[
+    str, typer.Argument(metavar="PATH|ID", help="A variant's folder, one .py file, or an entry.")
+]
+Files = Annotated[
+    list[Path],
+    typer.Argument(metavar="FILE...", help="Text records: score table, insights, name, success."),
+]
+GateSeed = Annotated[int | None, typer.Option("--seed", help="Of the gates' random inputs. [fresh]")]

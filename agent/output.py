@@ -1,0 +1,50 @@
+"""What the commands print: tables for people, one JSON document for programs, sentences on stderr."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from . import history, listing, replay
+from .history import Entry
+from .replay import Replay
+from .text import printable
+
+
+def console(*, err: bool = False) -> Console:
+    """Tables are as wide as they need to be where no terminal limits them."""
+    console = Console(stderr=err, highlight=False)
+    return console if console.is_terminal else Console(stderr=err, highlight=False, width=240)
+
+
+def say(text: str) -> None:
+    typer.echo(printable(text), err=True)
+
+
+def tell(sentences: Sequence[str]) -> None:
+    for sentence in sentences:
+        say(sentence)
+
+
+def print_json(document: Any) -> None:
+    typer.echo(json.dumps(document, indent=2))
+
+
+def print_done(out: Console, root: Path, done: list[Entry]) -> None:
+    if not done:
+        return
+    ids = {entry.id for entry in done}
+    out.print()
+    out.print(listing.table([row for row in listing.rows(history.read(root)) if row.id in ids]))
+    where = escape(str(root / "history"))
+    out.print(f"\nRead on: `agent show {done[-1].id}`, `agent list`; the files are in {where}")
+
+
+def print_replay(done: Replay) -> None:
+    console().print(replay.table(done))
+    tell(done.changes)
+    typer.echo(f"{done.id} {printable(done.name)}: {done.verdict}")

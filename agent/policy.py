@@ -1,0 +1,158 @@
+"""What the next attempt starts from: which parent, and what of the past its proposer is shown."""
+
+import hashlib
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import variants
+from .compare import scored
+from .errors import BadInput
+from .history import Entry, Past
+from .records import ProtocolInfo, Score
+from .text import one_line
+
+BASELINE = "delta_net"
+_ROWS, _LESSONS, _FAILURES = 40, 30, 20
+_TEMPERATURE = 3.0  # ranks over which the chance to be a parent falls by e
+_CURIOSITY = 0.02  # the chance that even the last in rank keeps
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table that a proposer sees."""
+
+    name: str
+    parent: str | None
+    scores: Mapping[str, Score]
+    mad_score: float | None
+    versus_parent: str
+
+
+@dataclass(frozen=True)
+class Told:
+    """A sentence that an earlier attempt left: a lesson or a reason. Data, whoever wrote it."""
+
+    id: str
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Brief:
+    """All that a proposer is given."""
+
+    parent: str
+    sources: Mapping[str, str]
+    protocol: str
+    table: Sequence[Row]
+    lessons: Sequence[Told]
+    failures: Sequence[Told]
+    taken: frozenset[str]  # names that a new variant cannot have
+    tried: frozenset[str]  # names of all variants that were ever proposed, failed ones too
+    seed: int
+
+
+def brief(root: Path, past: Past, protocol: ProtocolInfo, seed: int, turn: int) -> Brief:
+    """The brief of pass number `turn`: the same history, seed and turn give the same brief."""
+    number = seed_of(seed, turn)
+    candidates = parents(root, past, protocol)
+    if not candidates:
+        raise BadInput(f"nothing to start from: no scored variant under {protocol.name} is in history/")
+    parent = choose(candidates, past, random.Random(number))
+    name = parent.name or ""
+    return Brief(
+        name,
+        variants.sources(variants.folder_of(root, name)),
+        protocol.name,
+        table(past, protocol),
+        lessons(past),
+        failures(past),
+        variants.names(root),
+        tried(past),
+        number,
+    )
+
+
+def seed_of(*parts: object) -> int:
+    """A random seed out of whatever tells two occasions apart."""
+    digest = hashlib.sha256("\0".join(str(part) for part in parts).encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def parents(root: Path, past: Past, protocol: ProtocolInfo) -> list[Entry]:
+    """The latest complete score of each stored variant, best first; other fingerprints do not count."""
+    stored = variants.names(root)
+    latest = {
+        entry.name: entry for entry in scored(past, protocol.fingerprint) if entry.mad_score is not None
+    }
+    usable = [entry for entry in latest.values() if entry.name in stored]
+    return sorted(usable, key=lambda entry: -(entry.mad_score or 0.0))
+
+
+def choose(candidates: Sequence[Entry], past: Past, rng: random.Random) -> Entry:
+    """Mostly one of the best; less often one that had many children, or whose children failed."""
+    weights = [
+        (math.exp(-rank / _TEMPERATURE) + _CURIOSITY) * _freshness(entry, past)
+        for rank, entry in enumerate(candidates)
+    ]
+    return rng.choices(candidates, weights)[0]
+
+
+def _freshness(parent: Entry, past: Past) -> float:
+    children = [
+        entry.attempt for entry in past.entries if entry.attempt and entry.attempt.parent == parent.name
+    ]
+    wasted = sum(child.status != "scored" or child.versus_parent == "worse" for child in children)
+    return 1 / math.sqrt(1 + len(children)) / (1 + wasted / 3)
+
+
+def table(past: Past, protocol: ProtocolInfo) -> list[Row]:
+    """The results under this fingerprint, best first, incomplete ones last."""
+    latest = {entry.name: entry for entry in scored(past, protocol.fingerprint)}
+    rows = [
+        Row(
+            one_line(entry.name or "", 120),
+            entry.attempt.parent,
+            entry.scores,
+            entry.mad_score,
+            entry.attempt.versus_parent,
+        )
+        for entry in latest.values()
+        if entry.attempt
+    ]
+    rows.sort(key=lambda row: -1.0 if row.mad_score is None else row.mad_score, reverse=True)
+    return rows[:_ROWS]
+
+
+def lessons(past: Past) -> list[Told]:
+    """The latest lessons, bounded: what a model wrote yesterday must not become today's instruction."""
+    found = [
+        Told(entry.id, one_line(entry.name or "", 120), entry.lesson or "")
+        for entry in past.entries[-10 * _LESSONS :]
+        if entry.status == "scored" and entry.lesson
+    ]
+    return found[-_LESSONS:]
+
+
+def failures(past: Past) -> list[Told]:
+    """The latest failures and why: a proposer that is not told repeats them."""
+    return [
+        Told(
+            entry.id,
+            one_line(entry.name or "(no name)", 120),
+            one_line(f"{entry.status}: {entry.attempt.error}"),
+        )
+        for entry in past.entries
+        if entry.attempt and entry.status.endswith("-failed")
+    ][-_FAILURES:]
+
+
+def tried(past: Past) -> frozenset[str]:
+    return frozenset(
+        entry.name
+        for entry in past.entries
+        if entry.name and entry.attempt and entry.attempt.kind == "attempt"
+    )

@@ -1,0 +1,124 @@
+"""Who proposes: a model behind a function, a person with an editor, or the built-in catalogue."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from . import catalogue, prompts
+from .compare import Comparison
+from .exchange import Answer, Message, Model, ask
+from .files import read_text, write_whole
+from .insight import measured_insight
+from .policy import Brief, seed_of
+from .reply import ReplyError
+
+_SETTLED = 1.0  # seconds that an answer's file must rest before it is read: editors write in steps
+
+
+@dataclass(frozen=True)
+class Setback:
+    """A reply that would not do, and the exact reason."""
+
+    reply: str
+    reason: str
+
+
+class Proposer(Protocol):
+    """Writes a reply for a brief, and the insight once it is measured; leaves its own traces in `folder`.
+
+    Raises LLMError where no text came back, ReplyError where it has nothing to propose.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def model(self) -> str | None: ...
+
+    def propose(self, brief: Brief, setbacks: Sequence[Setback], tries_left: int, folder: Path) -> str: ...
+
+    def reflect(self, comparison: Comparison, proposal: str, folder: Path) -> str: ...
+
+
+@dataclass(frozen=True)
+class Prompted:
+    """A model: it reads prompts/ filled in, and every exchange is kept in llm.jsonl."""
+
+    root: Path
+    name: str
+    model: str | None
+    ask_model: Model
+
+    def propose(self, brief: Brief, setbacks: Sequence[Setback], tries_left: int, folder: Path) -> str:
+        return ask(
+            self.ask_model, _conversation(self.root, brief, setbacks, tries_left), folder / "llm.jsonl"
+        )
+
+    def reflect(self, comparison: Comparison, proposal: str, folder: Path) -> str:
+        return ask(self.ask_model, prompts.reflect(self.root, comparison, proposal), folder / "llm.jsonl")
+
+
+@dataclass(frozen=True)
+class Manual:
+    """A person: the prompt goes to a file, the answer comes from another; any chat window will do."""
+
+    root: Path
+    say: Callable[[str], None]
+    name: str = "manual"
+    model: str | None = None
+
+    def propose(self, brief: Brief, setbacks: Sequence[Setback], tries_left: int, folder: Path) -> str:
+        messages = _conversation(self.root, brief, setbacks, tries_left)
+        number = f"-{len(setbacks) + 1}" if setbacks else ""
+        prompt, answer = folder / f"prompt{number}.md", folder / f"answer{number}.md"
+        write_whole(prompt, prompts.as_text(messages))
+        self.say(f"The prompt is in {prompt}\nWaiting for the answer in {answer} (Ctrl-C gives up) ...")
+        return ask(lambda _: Answer(_await(answer), None, None, None), messages, folder / "llm.jsonl")
+
+    def reflect(self, comparison: Comparison, proposal: str, folder: Path) -> str:
+        return measured_insight(comparison)
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """No model at all: published mechanisms as source edits, drawn by seed."""
+
+    name: str = "catalogue"
+    model: str | None = None
+
+    def propose(self, brief: Brief, setbacks: Sequence[Setback], tries_left: int, folder: Path) -> str:
+        seed = seed_of(brief.seed, len(setbacks))
+        try:
+            return catalogue.propose(brief.parent, brief.sources, brief.tried | brief.taken, seed)
+        except catalogue.NothingLeft as error:
+            raise ReplyError(str(error)) from error
+
+    def reflect(self, comparison: Comparison, proposal: str, folder: Path) -> str:
+        return measured_insight(comparison)
+
+
+def _conversation(root: Path, brief: Brief, setbacks: Sequence[Setback], tries_left: int) -> list[Message]:
+    messages = prompts.propose(root, brief)
+    for number, setback in enumerate(setbacks):
+        left = tries_left + len(setbacks) - 1 - number
+        messages += prompts.retry(root, setback.reply, setback.reason, left)
+    return messages
+
+
+def _await(path: Path) -> str:
+    """The text of `path` once it is there, is not empty, and has not changed for a moment."""
+    while True:
+        if _rested(path):
+            text = read_text(path)
+            if text and text.strip():
+                return text
+        time.sleep(0.25)
+
+
+def _rested(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime >= _SETTLED
+    except FileNotFoundError:
+        return False

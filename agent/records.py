@@ -1,0 +1,144 @@
+"""The records that an attempt leaves behind, as they stand in its folder."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+COLUMNS = ("Compress", "Context Recall", "Fuzzy Recall", "Memorize", "Noisy Recall", "Selective Copy")
+"""The six columns of every results table, in its order."""
+
+VERSION = 1
+"""Of attempt.json and start.json; raised when an older program could misread a newer entry."""
+
+Kind = Literal["attempt", "replay", "imported"]
+Failure = Literal["reply-failed", "patch-failed", "check-failed", "train-failed", "audit-failed"]
+Status = Literal[
+    "scored", "reply-failed", "patch-failed", "check-failed", "train-failed", "audit-failed", "imported"
+]
+Versus = Literal["better", "worse", "within noise", "unknown"]
+
+
+class Record(BaseModel):
+    """A frozen record; a field that it does not know is left alone, one that it needs must be there."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class Start(Record):
+    """start.json: what is known when a pass begins. It goes once attempt.json stands."""
+
+    version: int
+    id: str
+    kind: Kind
+    name: str | None  # known from the start for a variant that is already stored, else None
+    parent: str | None
+    protocol: str | None
+    seed: int | None
+    proposer: str | None
+    model: str | None
+    base_commit: str | None
+    source: str | None  # the entry replayed, the file imported, the folder taken over
+    started: datetime | None
+
+
+class Attempt(Start):
+    """attempt.json: written last, it makes the entry whole."""
+
+    status: Status
+    success: bool | None  # None: an imported record that does not say
+    error: str | None
+    versus_parent: Versus
+    noise: (
+        dict[str, float | None] | None
+    )  # column -> sigma over seeds, as known when versus_parent was judged
+    finished: datetime
+
+
+class VariantOf(Record):
+    name: str
+    digest: str
+    form: str
+
+
+class ProtocolOf(Record):
+    name: str
+    version: int
+
+
+class TaskResult(Record):
+    accuracy: float | None
+    settings_done: int
+    settings_total: int
+
+
+Score = Annotated[float, Field(ge=0, le=1)] | None
+
+
+class Evaluation(Record):
+    """evaluation.json, as far as the agent reads it; the evaluator owns the file."""
+
+    status: Literal["scored", "partial", "train-failed", "audit-failed"]
+    error: str | None
+    variant: VariantOf
+    protocol: ProtocolOf
+    fingerprint: str
+    seeds: tuple[int, ...] = Field(min_length=1)
+    device: dict[str, Any]
+    versions: dict[str, Any]
+    tasks: dict[str, TaskResult]
+    scores: dict[str, Score]
+
+    @property
+    def row(self) -> dict[str, Score]:
+        """The six columns in their order."""
+        return {column: self.scores.get(column) for column in COLUMNS}
+
+
+class Gate(Record):
+    name: str
+    passed: bool
+    message: str | None
+    seconds: float
+
+
+class CheckReport(Record):
+    """check.json: what the gates said of a variant."""
+
+    variant: str
+    verdict: Literal["pass", "reject", "duplicate"]
+    flags: tuple[str, ...]
+    gates: tuple[Gate, ...]
+    properties: dict[str, Any]
+
+    @property
+    def reason(self) -> str:
+        """What must be mended, one line a gate."""
+        failed = [f"{gate.name}: {gate.message}" for gate in self.gates if not gate.passed]
+        return "\n".join(failed) or f"the verdict is {self.verdict}"
+
+
+class ProtocolInfo(Record):
+    """What `python -m evaluator protocol NAME` says."""
+
+    name: str
+    version: int
+    fingerprint: str
+    noise: dict[str, float | None]  # column -> standard deviation over seeds
+
+
+def mean_score(scores: dict[str, Score]) -> float | None:
+    """The MAD score: the mean over the six columns, or None where one of them is missing."""
+    values = [scores.get(column) for column in COLUMNS]
+    known = [value for value in values if value is not None]
+    return sum(known) / len(COLUMNS) if len(known) == len(COLUMNS) else None
+
+
+def mean_name(protocol: str | None) -> str:
+    """What the mean of the six columns may be called: only the full protocol gives a MAD score."""
+    return "MAD score" if protocol == "mad" else "mean of six"
+
+
+def now() -> datetime:
+    """The time, to the second, with its zone."""
+    return datetime.now(UTC).replace(microsecond=0)

@@ -1,0 +1,169 @@
+"""Evaluate a stored variant again, as it was recorded, and say whether the result is the same."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.table import Table
+
+from . import history, variants
+from .compare import minus
+from .errors import BadInput, EnvironmentFault
+from .evaluate import EvaluationFailed
+from .history import Entry
+from .job import Job, keep_evaluation
+from .records import COLUMNS, Evaluation
+
+Verdict = Literal["same", "within noise", "differs", "not comparable", "unknown noise"]
+_SIGMAS = 3.0
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A recorded evaluation and the one that was made now."""
+
+    id: str
+    name: str
+    recorded: Evaluation
+    new: Evaluation
+    noise: dict[str, float | None]
+
+    @property
+    def changes(self) -> list[str]:
+        """What is not as it was: then no bitwise agreement can be asked for."""
+        pairs = {
+            "fingerprint": (self.recorded.fingerprint[:12], self.new.fingerprint[:12]),
+            "source": (self.recorded.variant.digest[:12], self.new.variant.digest[:12]),
+            "form": (self.recorded.variant.form, self.new.variant.form),
+            **{f"device {key}": pair for key, pair in _pairs(self.recorded.device, self.new.device).items()},
+            **_pairs(self.recorded.versions, self.new.versions),
+        }
+        return [f"{what}: {old} then, {new} now" for what, (old, new) in pairs.items() if old != new]
+
+    @property
+    def verdict(self) -> Verdict:
+        """Same, bit for bit, where nothing changed; else within three sigma over seeds, or not."""
+        if self.recorded.fingerprint != self.new.fingerprint:
+            return "not comparable"
+        if self.recorded.row == self.new.row:
+            return "same"
+        if not self.changes:
+            return "differs"
+        return _within(self.differences, self.noise)
+
+    @property
+    def agrees(self) -> bool:
+        return self.verdict in ("same", "within noise")
+
+    @property
+    def differences(self) -> dict[str, float | None]:
+        return {column: minus(self.new.row[column], self.recorded.row[column]) for column in COLUMNS}
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "name": self.name,
+            "verdict": self.verdict,
+            "agrees": self.agrees,
+            "recorded": self.recorded.row,
+            "new": self.new.row,
+            "differences": self.differences,
+            "noise": self.noise,
+            "changes": self.changes,
+        }
+
+
+def _pairs(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    return {key: (old.get(key), new.get(key)) for key in sorted({*old, *new})}
+
+
+def _within(differences: dict[str, float | None], noise: dict[str, float | None]) -> Verdict:
+    moved = {column: value for column, value in differences.items() if value}
+    if any(noise.get(column) is None for column in moved):
+        return "unknown noise"
+    return (
+        "within noise"
+        if all(abs(value) <= _SIGMAS * (noise[column] or 0) for column, value in moved.items())
+        else "differs"
+    )
+
+
+def recorded_evaluation(entry: Entry) -> Evaluation:
+    """What is to be repeated, or BadInput with the reason why it cannot be."""
+    if entry.attempt and entry.attempt.kind == "imported":
+        raise BadInput(f"{entry.id} was imported from {entry.attempt.source}: it holds no variant to replay")
+    if entry.status != "scored" or entry.evaluation is None:
+        raise BadInput(f"{entry.id} is {entry.status}: only what was scored can be replayed")
+    return entry.evaluation
+
+
+def replay(job: Job, entry: Entry, *, keep: bool) -> Replay:
+    """Evaluate again in a folder of its own; with `keep`, record it as an entry of kind replay."""
+    recorded = recorded_evaluation(entry)
+    name = entry.name or recorded.variant.name
+    folder = variants.folder_of(job.root, name)
+    variants.sources(folder)
+    with tempfile.TemporaryDirectory(prefix="agent-replay-") as out:
+        job.reporter.stage(f"replay of {entry.id} {entry.name}: {recorded.protocol.name}")
+        new = _again(job, folder, recorded, Path(out))
+        done = Replay(entry.id, name, recorded, new, dict(job.protocol.noise))
+        if keep:
+            with history.writing(job.root):
+                keep_evaluation(
+                    job,
+                    Path(out),
+                    name,
+                    new,
+                    "replay",
+                    entry.id,
+                    entry.about.parent if entry.about else None,
+                )
+        return done
+
+
+def _again(job: Job, folder: Path, recorded: Evaluation, out: Path) -> Evaluation:
+    try:
+        new = job.evaluator.score(
+            folder,
+            protocol=recorded.protocol.name,
+            seeds=recorded.seeds,
+            out=out,
+            on_event=job.reporter.event,
+            extra=["--form", recorded.variant.form, *_tasks(recorded)],
+        )
+    except EvaluationFailed as error:
+        raise EnvironmentFault(f"the replay failed: {error}") from error
+    finally:
+        job.reporter.rest()
+    if new.status.endswith("-failed"):
+        raise EnvironmentFault(f"the replay ended as {new.status}: {new.error}")
+    return new
+
+
+def _tasks(recorded: Evaluation) -> Sequence[str]:
+    """Only the tasks that were recorded, where not all of them were."""
+    done = [task for task, result in recorded.tasks.items() if result.settings_done]
+    return [] if len(done) == len(COLUMNS) else [part for task in done for part in ("--task", task)]
+
+
+def table(done: Replay) -> Table:
+    """Recorded and new, task by task."""
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("task", "recorded", "new", "difference", "3 sigma"):
+        grid.add_column(title, justify="left" if title == "task" else "right")
+    for column in COLUMNS:
+        sigma, difference = done.noise.get(column), done.differences[column]
+        grid.add_row(
+            column,
+            _number(done.recorded.row[column]),
+            _number(done.new.row[column]),
+            "" if difference is None else f"{difference:+.6f}",
+            "" if sigma is None else f"{_SIGMAS * sigma:.4f}",
+        )
+    return grid
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.6f}"

@@ -1,0 +1,190 @@
+"""git: one commit for each sealed entry and its variant; the files are the truth, git follows them.
+
+Nothing of the user's is touched: only two paths are added and committed, without hooks, signing or prompts.
+"""
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import variants
+from .history import Entry, Past
+from .text import one_line
+
+_QUIET = (
+    "-c",
+    "commit.gpgsign=false",
+    "-c",
+    "core.hooksPath=/dev/null",
+    "-c",
+    "core.fsmonitor=false",
+    "-c",
+    "gc.auto=0",
+    "-c",
+    "maintenance.auto=false",
+    "-c",
+    "advice.detachedHead=false",
+)
+_PATIENCE = 3.0  # seconds for a neighbour to give back the index
+
+
+class GitError(Exception):
+    """git would not do it; the sentence says why, and the files are on disk all the same."""
+
+
+@dataclass(frozen=True)
+class Repo:
+    """The checkout that holds `root`."""
+
+    root: Path
+    identity: tuple[str, ...]  # options that name a committer where the user has set none
+    notes: tuple[str, ...]  # what is worth telling once
+
+    @property
+    def head(self) -> str | None:
+        """The commit that is checked out, None before the first one."""
+        found = _git(self.root, "rev-parse", "--verify", "--quiet", "HEAD")
+        return found.stdout.strip() if found.returncode == 0 else None
+
+    def commit(self, entry: Entry) -> None:
+        """Commit `history/ID` and, where the attempt left one, `variants/NAME`; nothing else."""
+        paths = _paths(self.root, entry)
+        _wait_for_index(self.root)
+        _must(self.root, "add", "--", *paths)
+        if _git(self.root, "diff", "--cached", "--quiet", "--", *paths).returncode == 0:
+            return
+        _must(
+            self.root,
+            *self.identity,
+            "commit",
+            "--quiet",
+            "--no-verify",
+            "--only",
+            "--message",
+            _message(entry),
+            "--",
+            *paths,
+        )
+
+    def uncommitted(self, entries: Iterable[Entry]) -> list[Entry]:
+        """The sealed entries that no commit holds yet."""
+        listed = _git(self.root, "ls-files", "-z", "--full-name", "--", "history")
+        # What is in the index but not in HEAD was added by a run that was killed before its commit.
+        added = _git(
+            self.root,
+            "diff",
+            "--cached",
+            "--name-only",
+            "--relative",
+            "--diff-filter=A",
+            "-z",
+            "--",
+            "history",
+        )
+        prefix = _git(self.root, "rev-parse", "--show-prefix").stdout.strip()
+        held = {name.removeprefix(prefix) for name in listed.stdout.split("\0")} - set(
+            added.stdout.split("\0")
+        )
+        return [
+            entry for entry in entries if entry.attempt and f"history/{entry.id}/attempt.json" not in held
+        ]
+
+
+def open_repo(root: Path) -> Repo:
+    """The checkout that holds `root`, or GitError."""
+    inside = _git(root, "rev-parse", "--is-inside-work-tree")
+    if inside.returncode != 0 or inside.stdout.strip() != "true":
+        raise GitError(
+            f"{root} is no git checkout, so nothing is committed; the files are all there"
+            if "not a git repository" in inside.stderr or inside.returncode == 0
+            else f"git: {one_line(inside.stderr)}; nothing is committed"
+        )
+    notes = []
+    if _git(root, "symbolic-ref", "--quiet", "HEAD").returncode != 0:
+        notes.append("HEAD is detached: commits go there and are on no branch")
+    identity: tuple[str, ...] = ()
+    if not all(_git(root, "config", f"user.{key}").stdout.strip() for key in ("name", "email")):
+        identity = ("-c", "user.name=agent", "-c", "user.email=agent@localhost")
+        notes.append("git has no user.name and user.email here: commits are signed `agent`")
+    return Repo(root, identity, tuple(notes))
+
+
+def follow(repo: Repo | None, entry: Entry, say: Callable[[str], None]) -> None:
+    """Commit a sealed entry; where git will not, that is told, and the next start catches up."""
+    if repo is None:
+        return
+    try:
+        repo.commit(entry)
+    except GitError as error:
+        say(f"{entry.id} is recorded but not committed: {error}; the next start tries again")
+
+
+def catch_up(repo: Repo | None, past: Past, say: Callable[[str], None]) -> None:
+    """Commit what was sealed, but not committed, by a run before this one."""
+    if repo is None:
+        return
+    left: list[Entry] = []
+    try:
+        left = repo.uncommitted(past.entries)
+        while left:
+            repo.commit(left[0])
+            left = left[1:]
+    except GitError as error:  # what stops one will stop the others
+        say(f"{len(left) or 'some'} earlier entries are not committed: {error}")
+
+
+def _paths(root: Path, entry: Entry) -> list[str]:
+    paths = [f"history/{entry.id}"]
+    scored = entry.status == "scored" and entry.attempt is not None and entry.attempt.kind == "attempt"
+    if scored and entry.name in variants.names(root):
+        paths.append(f"variants/{entry.name}")
+    return paths
+
+
+def _message(entry: Entry) -> str:
+    about = entry.attempt
+    title = f"{about.kind if about else 'attempt'} {entry.id}: {one_line(entry.name or '(no name)', 100)}"
+    lesson = f"\n\n{entry.lesson}" if entry.lesson else ""
+    return f"{title}, {entry.status}{lesson}"
+
+
+def _wait_for_index(root: Path) -> None:
+    lock = root / _must(root, "rev-parse", "--git-path", "index.lock").strip()
+    end = time.monotonic() + _PATIENCE
+    while lock.exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    if lock.exists():
+        raise GitError(f"another git process holds {lock} (or one that was killed left it: then remove it)")
+
+
+def _must(root: Path, *arguments: str) -> str:
+    done = _git(root, *arguments)
+    if done.returncode != 0:
+        lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        raise GitError(f"git: {one_line(lines[0] if lines else f'exit status {done.returncode}')}")
+    return done.stdout
+
+
+def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run git in a session of its own: it finishes what it began, and leaves no lock, if we are killed."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    environment |= {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", "GIT_EDITOR": "true"}
+    try:
+        return subprocess.run(
+            ["git", *_QUIET, *arguments],
+            cwd=root,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=120,
+            start_new_session=True,
+        )
+    except FileNotFoundError:
+        raise GitError("git is not installed, so nothing is committed; the files are all there") from None
+    except subprocess.TimeoutExpired:
+        raise GitError(f"`git {arguments[0]}` took more than two minutes") from None

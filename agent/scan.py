@@ -1,0 +1,236 @@
+"""Finds the change in a reply, in one walk over its lines: blocks, fences and diffs here, prose there."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .edits import (
+    FILES,
+    AnyEdit,
+    File,
+    ReplyError,
+    SearchReplace,
+    UnifiedDiff,
+    WholeFile,
+    consistent,
+    named_file,
+)
+
+MOST_BLOCKS = 100
+
+_FENCE = re.compile(r"(`{3,}(?!.*`)|~{3,})(.*)")
+_SEARCH = re.compile(r"(<{5,9})\s*SEARCH\b\s*(.*)")
+_MARKER = re.compile(r"<{7}(?!<)")
+_REPLACE = re.compile(r"(>{5,9})\s*REPLACE\b")
+_DIFF_LINE = re.compile(r"[ +\-@\\]|diff |index |(?:old|new|deleted) |rename |copy |(?:dis)?similarity |GIT ")
+_DIFF_LANGUAGES = {"diff", "patch", "udiff"}
+
+
+def find_edits(text: str) -> tuple[tuple[AnyEdit, ...], list[str]]:
+    """The edits of a reply, and the lines around them. `text` has LF line ends."""
+    scan = _Scan(text.split("\n"))
+    scan.read()
+    return consistent(scan.edits), scan.prose
+
+
+@dataclass(frozen=True)
+class _Fence:
+    language: str
+    file: File | None  # from its info string
+    lines: list[str]
+    first: int  # index of its first content line
+
+
+class _Scan:
+    """One walk over the lines; `at` is the next line, `file` the last one that was named."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self.lines, self.at = lines, 0
+        self.file: File = "naive.py"
+        self.edits: list[AnyEdit] = []
+        self.prose: list[str] = []
+
+    def read(self) -> None:
+        while self.at < len(self.lines):
+            line = self.lines[self.at].strip()
+            if search := _search(line):
+                self._name_from_prose()
+                self._block(self.lines, search, 0)
+            elif fence := _FENCE.match(line):
+                self._fence(fence)
+            elif _starts_diff(self.lines, self.at):
+                self._raw_diff()
+            else:
+                if _REPLACE.match(line):
+                    raise ReplyError(
+                        f"Line {self.at + 1} ends a block that was never begun: "
+                        "write <<<<<<< SEARCH, =======, >>>>>>> REPLACE in this order."
+                    )
+                self.prose.append(self.lines[self.at])
+                self.at += 1
+
+    def _name_from_prose(self) -> File | None:
+        """The file that the last line of prose names; it stays named for the blocks that follow."""
+        last = next((line for line in reversed(self.prose[-3:]) if line.strip()), "")
+        named = named_file(last)
+        self.file = named or self.file
+        return named
+
+    def _block(self, lines: list[str], opening: re.Match[str], shift: int) -> None:
+        """Read the SEARCH/REPLACE block at `at`; the reply has `shift` lines before `lines`."""
+        where = f"The block on line {self.at + shift + 1}"
+        width = len(opening[1])
+        self.file = named_file(opening[2]) or self.file
+        search = self._until(lines, "=" * width, where)
+        replace = self._until(lines, ">" * width + "REPLACE", where)
+        self.at += 1
+        if not search.strip():
+            raise ReplyError(
+                f"{where} has an empty SEARCH part: copy the lines of the parent that are to change, "
+                "or give the whole file in one fence."
+            )
+        if search == replace:
+            raise ReplyError(f"{where} replaces its lines by themselves: write what changes.")
+        self.edits.append(SearchReplace(file=self.file, search=search, replace=replace))
+        if len(self.edits) > MOST_BLOCKS:
+            raise ReplyError(
+                f"The reply holds more than {MOST_BLOCKS} blocks: give the whole file in one fence."
+            )
+
+    def _until(self, lines: list[str], mark: str, where: str) -> str:
+        """The lines after `at` and before the next line that is `mark`, where `at` is left."""
+        begin = self.at + 1
+        for i in range(begin, len(lines)):
+            line = lines[i].strip()
+            if line.replace(" ", "") == mark:
+                self.at = i
+                return _lines_text(_without_fence(lines[begin:i]))
+            second_rule = line.startswith("=") and line == "=" * mark.count(">")
+            if _search(line) or _REPLACE.match(line) or second_rule:
+                raise ReplyError(
+                    f"{where} has {line[:24]!r} where {mark!r} is due: write <<<<<<< SEARCH, =======, "
+                    ">>>>>>> REPLACE in this order, each alone on its line."
+                )
+        raise ReplyError(f"{where} is never closed by {mark!r}: send the whole block again.")
+
+    def _fence(self, opening: re.Match[str]) -> None:
+        fence = self._fence_lines(opening)
+        where = f"The fence on line {fence.first}"
+        if any(_search(line.strip()) for line in fence.lines):
+            self.file = fence.file or self._name_from_prose() or self.file
+            return self._blocks_in(fence)
+        first = next((i for i, line in enumerate(fence.lines) if line.strip()), 0)
+        if fence.language in _DIFF_LANGUAGES or _starts_diff(fence.lines, first):
+            self.edits.append(_diff(fence.lines))
+            return None
+        file = fence.file or self._name_from_prose() or _comment_file(fence.lines)
+        defines = any(line.startswith("def delta_rule") for line in fence.lines)
+        if file is None and not defines:
+            self.prose += self.lines[fence.first - 1 : self.at]
+            return None
+        if not defines:
+            raise ReplyError(
+                f"{where} is headed {file} and has no line 'def delta_rule(...)': "
+                "give the whole file there, or SEARCH/REPLACE blocks."
+            )
+        if file is None and any(line.startswith(("import triton", "from triton")) for line in fence.lines):
+            raise ReplyError(
+                f"{where} imports triton and names no file: write triton.py on the line before it."
+            )
+        self.edits.append(WholeFile(file=file or "naive.py", text=_lines_text(fence.lines).lstrip("\n")))
+        return None
+
+    def _fence_lines(self, opening: re.Match[str]) -> _Fence:
+        """Read a whole fence; its closing line does not count inside a SEARCH block."""
+        mark, info = opening.groups()
+        indent = len(self.lines[self.at]) - len(self.lines[self.at].lstrip(" "))
+        first = self.at + 1
+        language, file = _info(info)
+        in_block = False
+        for i in range(first, len(self.lines)):
+            line = self.lines[i].strip()
+            if not in_block and line.startswith(mark) and not line.strip(mark[0]):
+                self.at = i + 1
+                return _Fence(language, file, [_dedented(x, indent) for x in self.lines[first:i]], first)
+            in_block = (in_block or _search(line) is not None) and not _REPLACE.match(line)
+        self.at = len(self.lines)
+        if any(line.strip() for line in self.lines[first:]):
+            raise ReplyError(
+                f"The fence on line {first} is never closed, so the reply seems to be cut off: "
+                "send it whole, with the closing fence, and shorter if it did not fit."
+            )
+        return _Fence(language, None, [], first)
+
+    def _blocks_in(self, fence: _Fence) -> None:
+        """Read the blocks of a fence that holds nothing else."""
+        after, self.at = self.at, 0
+        while self.at < len(fence.lines):
+            line = fence.lines[self.at].strip()
+            if search := _search(line):
+                self._block(fence.lines, search, fence.first)
+                continue
+            named = named_file(line)
+            if line and named is None and not line.startswith(("#", "...")):
+                raise ReplyError(
+                    f"The fence on line {fence.first} holds {line[:40]!r} beside its SEARCH/REPLACE "
+                    "blocks: put only blocks there, or the whole file in a fence of its own."
+                )
+            self.file = named or self.file
+            self.at += 1
+        self.at = after
+
+    def _raw_diff(self) -> None:
+        begin = self.at
+        while self.at < len(self.lines) and (
+            not self.lines[self.at] or _DIFF_LINE.match(self.lines[self.at])
+        ):
+            self.at += 1
+        self.edits.append(_diff(self.lines[begin : self.at]))
+
+
+def _info(info: str) -> tuple[str, File | None]:
+    """Language and file of a fence's info string, as in `python naive.py` or `python title="naive.py"`."""
+    words = re.split(r"[\s:{}=,\"']+", info[:200].strip(" \t.{"))
+    files = [file for word in words if (file := named_file(word))]
+    return words[0].lower(), files[0] if files else None
+
+
+def _comment_file(lines: Sequence[str]) -> File | None:
+    """The file that the first line names, as in `# naive.py`."""
+    first = next((line.strip() for line in lines if line.strip()), "")
+    bare = first.lstrip("# ").rstrip() if first.startswith("#") else ""
+    return next((file for file in FILES if bare == file or bare.endswith("/" + file)), None)
+
+
+def _search(line: str) -> re.Match[str] | None:
+    match = _SEARCH.match(line)
+    if match is None and _MARKER.match(line):
+        raise ReplyError(f"A line reads {line[:40]!r}: a block begins with <<<<<<< SEARCH.")
+    return match
+
+
+def _starts_diff(lines: Sequence[str], at: int) -> bool:
+    if at + 1 >= len(lines):
+        return False
+    return lines[at].startswith("diff --git ") or (
+        lines[at].startswith("--- ") and lines[at + 1].startswith("+++ ")
+    )
+
+
+def _without_fence(lines: list[str]) -> list[str]:
+    """Without a fence that wraps one half of a block."""
+    if len(lines) >= 2 and _FENCE.match(lines[0].strip()) and lines[-1].strip() in {"```", "~~~", "````"}:
+        return lines[1:-1]
+    return lines
+
+
+def _dedented(line: str, indent: int) -> str:
+    return line[min(indent, len(line) - len(line.lstrip(" "))) :] if indent else line
+
+
+def _diff(lines: Sequence[str]) -> UnifiedDiff:
+    return UnifiedDiff(text=_lines_text(lines).rstrip("\n") + "\n")
+
+
+def _lines_text(lines: Sequence[str]) -> str:
+    return "".join(line + "\n" for line in lines)

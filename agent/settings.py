@@ -1,0 +1,76 @@
+"""What can be set, by flag, environment (AGENT_...) or agent.toml, in that order."""
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .errors import BadInput
+from .text import one_line
+
+DEFAULT_MODEL = "gpt-5"
+
+
+class Settings(BaseModel):
+    """Everything but the key, which only ever stands in OPENAI_API_KEY."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    iterations: int = Field(1, ge=0)
+    protocol: Literal["smoke", "fast", "mad"] = "smoke"
+    proposer: Literal["openai", "catalogue", "manual"] | None = None
+    model: str = DEFAULT_MODEL
+    base_url: str | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    sandbox: Literal["require", "auto", "off"] = "auto"
+    seed: int = Field(0, ge=0, lt=2**31)
+    tries: int = Field(3, ge=1, le=20)
+    commit: bool = True
+    answer_seconds: float = Field(600, gt=0)  # for one exchange with a model, its retries included
+    retries: int = Field(3, ge=0, le=10)  # of one exchange, by the client
+    price_input: float | None = Field(None, ge=0)  # per million tokens; without it no cost is recorded
+    price_output: float | None = Field(None, ge=0)
+    evaluation_hours: float = Field(48, gt=0)
+    silence_minutes: float = Field(30, gt=0)  # an evaluation that reports nothing for so long is stopped
+
+    @property
+    def key(self) -> str | None:
+        return os.environ.get("OPENAI_API_KEY", "").strip() or None
+
+    @property
+    def server(self) -> str | None:
+        return self.base_url or os.environ.get("OPENAI_BASE_URL", "").strip() or None
+
+    @property
+    def chosen_proposer(self) -> Literal["openai", "catalogue", "manual"]:
+        """Without a key and without a server of one's own there is no model to ask."""
+        return self.proposer or ("openai" if self.key or self.server else "catalogue")
+
+
+def load(root: Path, flags: dict[str, Any]) -> Settings:
+    """The settings of a run under `root`; a flag that is None was not given."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        return Settings.model_validate(_file(root / "agent.toml") | _environment() | given)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise BadInput(
+            f"the setting {one_line(name, 60)!r} (flag, AGENT_... or agent.toml): {first['msg']}"
+        ) from None
+
+
+def _environment() -> dict[str, str]:
+    names = {name: f"AGENT_{name.upper()}" for name in Settings.model_fields}
+    return {name: os.environ[variable] for name, variable in names.items() if os.environ.get(variable)}
+
+
+def _file(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} is no TOML: {one_line(str(error))}") from None

@@ -1,0 +1,36 @@
+"""Text from strangers (a model, a server, an old record) made safe to print and to quote."""
+
+import re
+import unicodedata
+
+_ESCAPE_SEQUENCES = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor
+    r"|\x1b[\]P_^X].*?(?:\x07|\x1b\\|$)"  # OSC, DCS, APC, PM, SOS: titles, links, clipboard
+    r"|\x1b.?"
+    r"|\x9b[0-?]*[ -/]*[@-~]",
+    re.MULTILINE,
+)
+# Cc controls, Cf invisible and direction marks, Cs lone surrogates, Co private use, Zl/Zp odd line ends.
+_UNSAFE = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
+
+
+def printable(text: str) -> str:
+    """`text` with no escape sequence, control or invisible character left; line ends and tabs stay."""
+    if text.isascii() and text.replace("\n", "").replace("\t", "").isprintable():
+        return text
+    text = _ESCAPE_SEQUENCES.sub("", text.replace("\r\n", "\n"))
+    return "".join(c if c in "\n\t" or unicodedata.category(c) not in _UNSAFE else " " for c in text)
+
+
+def one_line(text: str, limit: int = 300) -> str:
+    """`text` as one printable line of at most `limit` characters."""
+    line = " ".join(printable(text[: 8 * limit]).split())
+    return line if len(line) <= limit else line[: limit - 3].rstrip() + "..."
+
+
+def scrub(text: str, secrets: tuple[str, ...]) -> str:
+    """`text` without any of the `secrets`; shorter than six characters is no secret but a word."""
+    for secret in secrets:
+        if len(secret) >= 6:
+            text = text.replace(secret, "[key removed]")
+    return text

@@ -1,0 +1,73 @@
+"""variants/: the stored operators, each a folder of source files that gets there and back by one rename."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+from .errors import BadInput
+from .files import read_bounded, sync_folder, write_whole
+from .text import one_line
+
+FORMS = ("naive.py", "triton.py")
+_SOURCE_LIMIT = 1 << 20
+
+
+def folder_of(root: Path, name: str) -> Path:
+    """variants/NAME; a name out of a record is a stranger's text, so it may not lead anywhere else."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,119}", name):
+        raise BadInput(f"{one_line(name, 60)!r} is not the name of a variant")
+    return root / "variants" / name
+
+
+def names(root: Path) -> frozenset[str]:
+    """Every name that is taken, by whatever kind of file."""
+    folder = root / "variants"
+    return frozenset(path.name for path in folder.iterdir()) if folder.is_dir() else frozenset()
+
+
+def sources(folder: Path) -> dict[str, str]:
+    """File name -> text of the forms that `folder` holds; BadInput where there is no naive.py."""
+    try:
+        found = {
+            form: read_bounded(folder / form, _SOURCE_LIMIT).decode()
+            for form in FORMS
+            if (folder / form).exists()
+        }
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{folder} holds a file that is not UTF-8: {error}") from error
+    if "naive.py" not in found:
+        raise BadInput(f"{folder} is no variant: it holds no naive.py")
+    return found
+
+
+def draft(entry: Path, files: dict[str, str]) -> Path:
+    """Write a variant's source into the folder of its attempt."""
+    folder = entry / "variant"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for name, text in files.items():
+        write_whole(folder / name, text)
+    return folder
+
+
+def publish(root: Path, entry: Path, name: str) -> Path:
+    """The gates have passed: move the source from the attempt's folder to variants/NAME, in one step."""
+    (root / "variants").mkdir(exist_ok=True)
+    target = folder_of(root, name)
+    if os.path.lexists(target):
+        raise FileExistsError(f"variants/{name} exists already")
+    _move(entry / "variant", target)
+    return target
+
+
+def withdraw(root: Path, entry: Path, name: str) -> None:
+    """The attempt failed after all: move the source back, so that the name is free."""
+    if folder_of(root, name).is_dir() and not (entry / "variant").exists():
+        _move(folder_of(root, name), entry / "variant")
+
+
+def _move(old: Path, new: Path) -> None:
+    os.rename(old, new)
+    sync_folder(new.parent)
+    sync_folder(old.parent)

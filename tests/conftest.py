@@ -1,0 +1,116 @@
+"""A root to work in, a stand-in evaluator that trains nothing, and a model that says what it is told to say."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from agent.evaluate import Evaluator
+from agent.exchange import Answer, LLMError, Message
+from agent.job import Job
+from agent.progress import Reporter
+from agent.proposers import Prompted, Proposer
+from agent.repo import open_repo
+
+PROJECT = Path(__file__).parent.parent
+STUB = PROJECT / "tests" / "stub"
+BASELINE = '''"""The delta rule, as short as it gets."""
+
+
+def delta_rule(q, k, v, beta, *, chunk_size):
+    return v
+'''
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with prompts and a baseline; `python -m evaluator` is the stand-in, and no key is set."""
+    for name in list(os.environ):
+        if name.startswith(("OPENAI_", "AGENT_", "GIT_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("PYTHONPATH", f"{STUB}{os.pathsep}{PROJECT}")
+    folder = tmp_path / "root"
+    shutil.copytree(PROJECT / "prompts", folder / "prompts")
+    store(folder, "delta_net", BASELINE)
+    return folder
+
+
+def store(root: Path, name: str, source: str) -> Path:
+    """A variant written by hand."""
+    folder = root / "variants" / name
+    folder.mkdir(parents=True)
+    (folder / "naive.py").write_text(source)
+    return folder
+
+
+@pytest.fixture
+def checkout(root: Path) -> Path:
+    """The root as a git checkout with one commit."""
+    git(root, "init", "--quiet", "--initial-branch=main")
+    git(root, "config", "user.name", "Someone")
+    git(root, "config", "user.email", "someone@example.org")
+    (root / ".gitignore").write_text("/history/.lock\n")
+    git(root, "add", "--all")
+    git(root, "commit", "--quiet", "--message", "start")
+    return root
+
+
+def git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=root, check=True, capture_output=True, text=True)
+    return done.stdout
+
+
+def reply(name: str, *, mark: str = "", search: str = "    return v", title: str = "A change") -> str:
+    """What a model answers: a child of the baseline; `mark` tells the stand-in evaluator what to do with it."""
+    return (
+        f"# {title}\nName: {name}\nMechanism: scaling\nPrediction: Compress +0.01\n\nBecause.\n\n"
+        f"<<<<<<< SEARCH\n{search}\n=======\n    # {name}\n    # stub: {mark or 'none'}\n    return v\n>>>>>>> REPLACE\n"
+    )
+
+
+@dataclass
+class Script:
+    """A model that answers from a list, and keeps what it was asked."""
+
+    answers: Sequence[str | LLMError]
+    asked: list[list[Message]] = field(default_factory=list)
+
+    def __call__(self, messages: Sequence[Message]) -> Answer:
+        if "Write the insight" in messages[-1]["content"]:
+            return Answer("It helped a little.\n\nMore words.\n", 10, 5, None)
+        self.asked.append(list(messages))
+        answer = self.answers[len(self.asked) - 1]
+        if isinstance(answer, LLMError):
+            raise answer
+        return Answer(answer, 100, 50, 0.001)
+
+
+MakeJob = Callable[..., Job]
+
+
+@pytest.fixture
+def make_job(root: Path) -> Iterator[MakeJob]:
+    """Builds the job of a run under `root`, with a scripted model."""
+    said = Console(file=open(root.parent / "said.txt", "w"), width=200)  # noqa: SIM115
+
+    def make(
+        answers: Sequence[str | LLMError] | Proposer = (), *, seed: int = 0, tries: int = 3, commit: bool = False
+    ) -> Job:
+        evaluator = Evaluator("cpu", "off")
+        proposer = Prompted(root, "openai", "scripted", Script(answers)) if isinstance(answers, list | tuple) else answers
+        repo = open_repo(root) if commit else None
+        return Job(root, evaluator.protocol("smoke"), seed, tries, evaluator, proposer, repo, Reporter(said))
+
+    yield make
+    said.file.close()
+
+
+@pytest.fixture
+def said(root: Path) -> Callable[[], str]:
+    """What was printed so far."""
+    return lambda: (root.parent / "said.txt").read_text()

@@ -1,0 +1,164 @@
+"""Marks in a variant's source tell it what to do: `# stub: reject`, `duplicate`, `crash`, `hang`, `train-failed`,
+`audit-failed`, `slow`, `environment`, `partial`, `score=0.5`, `environ` (leaves its environment behind)."""
+
+import argparse
+import csv
+import hashlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+TASKS = {
+    "compression": "Compress",
+    "in-context-recall": "Context Recall",
+    "fuzzy-in-context-recall": "Fuzzy Recall",
+    "memorization": "Memorize",
+    "noisy-in-context-recall": "Noisy Recall",
+    "selective-copying": "Selective Copy",
+}
+FINGERPRINT = {name: hashlib.sha256(name.encode()).hexdigest()[:16] for name in ("smoke", "fast", "mad")}
+SIGMA = 0.001
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("protocol", "check", "score"):
+        command = commands.add_parser(name)
+        command.add_argument("what")
+        command.add_argument("--device", default="auto")
+        command.add_argument("--sandbox", default="auto")
+        command.add_argument("--seed", type=int, default=0)
+        command.add_argument("--json", action="store_true")
+        command.add_argument("--events", action="store_true")
+        command.add_argument("--against")
+        command.add_argument("--protocol")
+        command.add_argument("--form", default="naive")
+        command.add_argument("--seeds", type=int, default=1)
+        command.add_argument("--task", action="append")
+        command.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    if args.device == "cuda":
+        print("--device cuda: torch sees no CUDA GPU on this machine", file=sys.stderr)
+        return 3
+    return {"protocol": protocol, "check": check, "score": score}[args.command](args)
+
+
+def protocol(args: argparse.Namespace) -> int:
+    noise = dict.fromkeys(TASKS.values(), SIGMA)
+    print(json.dumps({"name": args.what, "version": 1, "fingerprint": FINGERPRINT[args.what], "noise": noise}))
+    return 0
+
+
+def check(args: argparse.Namespace) -> int:
+    path = Path(args.what)
+    if not path.exists():
+        print(f"{path} does not exist", file=sys.stderr)
+        return 2
+    marks = _marks(path)
+    if "check-crash" in marks:
+        os.kill(os.getpid(), 9)
+    verdict = next((word for word in ("reject", "duplicate") if word in marks), "pass")
+    message = "outputs before a cut at 17 change with the inputs after it: \x1b[31mred\x1b[0m" if verdict != "pass" else ""
+    gates = [{"name": "parses", "passed": True, "message": "", "seconds": 0.01},
+             {"name": "causal", "passed": verdict == "pass", "message": message, "seconds": 0.2}]
+    print(json.dumps({"variant": path.name, "verdict": verdict, "flags": [], "gates": gates,
+                      "properties": {"digest": _digest(path)}}))
+    return 0 if verdict == "pass" else 1
+
+
+def score(args: argparse.Namespace) -> int:
+    path, out = Path(args.what), args.out
+    marks = _marks(path)
+    print(f"training {path.name}", file=sys.stderr)
+    if "environ" in marks:
+        (out / "environ.json").write_text(json.dumps(dict(os.environ)))
+    if "hang" in marks:
+        time.sleep(600)
+    if "crash" in marks:
+        raise RuntimeError("a bug in the evaluator")
+    if "environment" in marks:
+        print("[Errno 28] No space left on device", file=sys.stderr)
+        return 3
+    return _train(args, path, out, marks)
+
+
+def _train(args: argparse.Namespace, path: Path, out: Path, marks: dict[str, str]) -> int:
+    done = _rows(out)
+    tasks = args.task or list(TASKS)
+    if "partial" in marks:
+        tasks = tasks[:2]
+    for number, task in enumerate(tasks):
+        if task in done:
+            continue
+        time.sleep(float(marks.get("slow", 0)))
+        done[task] = _accuracy(path, task, args, marks)
+        _append(out, task, args.seed, done[task])
+        if args.events:
+            print(json.dumps({"event": "progress", "task": task, "setting": "baseline", "settings_done": number,
+                              "settings_total": 6, "step": 10, "steps": 20, "accuracy": done[task],
+                              "steps_per_second": 100.0, "seconds_left": 1}), flush=True)
+            print(json.dumps({"event": "setting", "task": task, "setting": "baseline", "accuracy": done[task],
+                              "seconds": 0.1, "settings_done": number + 1, "settings_total": 6}), flush=True)
+    status = next((word for word in ("train-failed", "audit-failed") if word in marks), "")
+    _evaluation(args, path, out, done, status)
+    return 1 if status else 0
+
+
+def _accuracy(path: Path, task: str, args: argparse.Namespace, marks: dict[str, str]) -> float:
+    if "score" in marks:
+        return float(marks["score"])
+    digest = hashlib.sha256(f"{_digest(path)} {task} {args.seed}".encode()).digest()
+    return round(0.3 + digest[0] / 2550, 6)
+
+
+def _rows(out: Path) -> dict[str, float]:
+    file = out / "runs.csv"
+    text = file.read_text() if file.exists() else ""
+    whole = text[: text.rfind("\n") + 1].splitlines()
+    return {row["task"]: float(row["accuracy"]) for row in csv.DictReader(whole)}
+
+
+def _append(out: Path, task: str, seed: int, accuracy: float) -> None:
+    file = out / "runs.csv"
+    head = "" if file.exists() else "task,setting,lr,weight_decay,seed,accuracy,loss,epochs,seconds\n"
+    with open(file, "a") as rows:
+        rows.write(f"{head}{task},baseline,0.001,0.0,{seed},{accuracy},1.0,3,0.1\n")
+
+
+def _evaluation(args: argparse.Namespace, path: Path, out: Path, done: dict[str, float], failed: str) -> None:
+    scores = {column: done.get(task) for task, column in TASKS.items()}
+    whole = None not in scores.values()
+    tasks = {task: {"accuracy": value, "sweep_mean": value, "settings_done": 1, "settings_total": 1, "settings": {}}
+             for task, value in done.items()}
+    content = {
+        "status": failed or ("scored" if whole else "partial"),
+        "error": "loss is NaN in every run of compression" if failed else None,
+        "variant": {"name": path.name, "digest": _digest(path), "form": args.form},
+        "protocol": {"name": args.protocol, "version": 1}, "fingerprint": FINGERPRINT[args.protocol],
+        "seeds": list(range(args.seed, args.seed + args.seeds)),
+        "device": {"kind": "cpu", "name": "stub"}, "versions": {"python": "3", "torch": None},
+        "parameters": {"model": 409872, "baseline": 409872}, "state_size": {}, "sandbox": {"level": "none", "walls": []},
+        "tasks": tasks, "scores": scores, "mad_score": sum(scores.values()) / 6 if whole else None,
+        "seconds": {"total": 0.6}, "started": "2030-01-01T00:00:00+00:00", "finished": "2030-01-01T00:00:01+00:00",
+    }  # fmt: skip
+    part = out / ".evaluation.part"
+    part.write_text(json.dumps(content))
+    part.replace(out / "evaluation.json")
+
+
+def _marks(path: Path) -> dict[str, str]:
+    source = (path / "naive.py" if path.is_dir() else path).read_text()
+    found = [line.split("# stub:")[1].strip() for line in source.splitlines() if "# stub:" in line]
+    return {mark.partition("=")[0]: mark.partition("=")[2] for mark in found}
+
+
+def _digest(path: Path) -> str:
+    files = sorted(path.glob("*.py")) if path.is_dir() else [path]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

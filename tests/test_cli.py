@@ -1,0 +1,290 @@
+"""The command line, as it is typed: what it prints, where, and with which exit status."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from conftest import BASELINE, git, reply, store
+from pytest_httpserver import HTTPServer
+from typer.testing import CliRunner, Result
+from werkzeug import Request, Response
+
+from agent.cli import app
+from agent.records import COLUMNS
+
+KEY = "sk-not-to-be-seen-42"
+
+
+def agent(root: Path, *arguments: str, **environ: str) -> Result:
+    return CliRunner().invoke(app, [*arguments, "--root", str(root)], env=environ, catch_exceptions=False)
+
+
+def document(done: Result) -> object:
+    """The one JSON document on stdout."""
+    return json.loads(done.stdout)
+
+
+@pytest.fixture
+def scored(root: Path) -> Path:
+    """A root with its baseline scored."""
+    assert agent(root, "score", "delta_net").exit_code == 0
+    return root
+
+
+def serve(server: HTTPServer, replies: Sequence[str]) -> None:
+    left = list(replies)
+
+    def answer(request: Request) -> Response:
+        asked = request.get_json()["messages"][-1]["content"]
+        text = "A lesson.\n" if "Write the insight" in asked else left.pop(0)
+        return Response(json.dumps({"choices": [{"message": {"content": text}, "finish_reason": "stop"}]}))
+
+    server.expect_request("/v1/chat/completions").respond_with_handler(answer)
+
+
+def test_three_entries_from_a_server_one_after_a_repair(checkout: Path, httpserver: HTTPServer) -> None:
+    serve(httpserver, [reply("one"), reply("two", mark="reject"), reply("two"), reply("three", mark="environ")])
+    done = agent(
+        checkout, "run", "--iterations", "3", "--proposer", "openai", "--model", "scripted",
+        "--base-url", httpserver.url_for("/v1"), OPENAI_API_KEY=KEY, HF_TOKEN="hf-secret")  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    assert "0003" in done.stdout
+    assert "Traceback" not in done.stderr
+    rows = document(agent(checkout, "list", "--json"))
+    assert isinstance(rows, list)
+    assert [(row["id"], row["name"], row["status"]) for row in rows] == [
+        ("0000", "delta_net", "scored"), ("0001", "one", "scored"), ("0002", "two", "scored"),
+        ("0003", "three", "scored")]  # fmt: skip
+    assert rows[1]["proposer"] == "openai"
+    assert len(git(checkout, "log", "--format=%s").splitlines()) == 5
+    everything = b"".join(path.read_bytes() for path in checkout.rglob("*") if path.is_file())
+    assert KEY.encode() not in everything
+    assert b"hf-secret" not in everything
+    assert KEY not in done.stdout + done.stderr
+
+
+def test_without_a_key_the_catalogue_proposes(root: Path) -> None:
+    store(root, "other", BASELINE)
+    source = Path(__file__).parent.parent / "variants" / "delta_net" / "naive.py"
+    (root / "variants" / "delta_net" / "naive.py").write_text(source.read_text())
+    done = agent(root, "run", "--iterations", "2")
+    assert done.exit_code == 0, done.stderr
+    assert "proposer=catalogue" in done.stdout
+    rows = document(agent(root, "list", "--json"))
+    assert isinstance(rows, list)
+    assert [row["proposer"] for row in rows] == [None, "catalogue", "catalogue"]
+    assert all(row["success"] for row in rows)
+
+
+def test_a_run_that_no_server_answers_ends_with_a_sentence(root: Path) -> None:
+    done = agent(root, "run", "--base-url", "http://127.0.0.1:9/v1", AGENT_RETRIES="0")
+    assert done.exit_code == 3
+    assert "cannot be reached" in done.stderr.splitlines()[-1]
+    assert document(agent(root, "list", "--json"))[1]["status"] == "reply-failed"  # type: ignore[index]
+
+
+def test_the_lists(scored: Path) -> None:
+    (row,) = document(agent(scored, "list", "--json"))  # type: ignore[misc]
+    assert {"id", "name", "kind", "status", "success", "versus_parent", "parent", "proposer", "protocol", "scores"} <= set(row)
+    assert tuple(row["scores"]) == COLUMNS
+    assert agent(scored, "list", "--csv").stdout.splitlines()[0] == "name," + ",".join(COLUMNS)
+    assert agent(scored, "list", "--csv").stdout.splitlines()[1].startswith("delta_net,0.")
+    assert "delta_net" in agent(scored, "list").stdout
+    assert document(agent(scored, "list", "--json", "--at", "0000")) == [row]
+    assert agent(scored, "list", "--at", "0007").exit_code == 2
+
+
+def test_show_prints_what_the_files_say(root: Path) -> None:
+    store(root, "child", BASELINE)
+    assert agent(root, "score", "delta_net").exit_code == 0
+    shown = agent(root, "show", "0000")
+    assert shown.exit_code == 0
+    assert all(column in shown.stdout for column in COLUMNS)
+    assert "mean of six" in shown.stdout
+    assert "training delta_net" in agent(root, "show", "0000", "--log").stdout
+    told = document(agent(root, "show", "0000", "--json"))
+    assert isinstance(told, dict)
+    assert told["evaluation"]["scores"] == told["scores"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "sentence"),
+    [
+        (["show", "0042"], 2, "there is no entry '0042'"),
+        (["replay", "0042"], 2, "there is no entry '0042'"),
+        (["score", "nothing"], 2, "is no variant"),
+        (["score", "../delta_net"], 2, "is not the name of a variant"),
+        (["check", "nothing"], 2, "there is no variant 'nothing'"),
+        (["score", "delta_net", "--device", "cuda"], 3, "no CUDA GPU"),
+        (["run", "--iterations", "-1"], 2, "iterations"),
+        (["run", "--protocol", "grand"], 2, "grand"),
+        (["import", "nowhere.txt"], 2, "No such file"),
+        (["show", "\x1b[31m0000"], 2, "there is no entry"),
+    ],
+)
+def test_bad_input_is_a_sentence_and_nothing_is_written(
+    root: Path, arguments: list[str], status: int, sentence: str
+) -> None:
+    done = agent(root, *arguments)
+    assert done.exit_code == status
+    assert sentence in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert "\x1b" not in done.stderr
+    assert list((root / "history").glob("[0-9]*")) == []
+
+
+def test_a_root_that_does_not_exist(tmp_path: Path) -> None:
+    done = agent(tmp_path / "nowhere", "list")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "there is no such folder" in done.stderr
+
+
+def test_a_rejection_is_one_json_document_too(root: Path) -> None:
+    store(root, "bad", BASELINE + "# stub: reject\n")
+    done = agent(root, "check", str(root / "variants" / "bad"), "--json")
+    report = document(done)
+    assert isinstance(report, dict)
+    assert (done.exit_code, report["verdict"]) == (1, "reject")
+    assert set(report) == {"variant", "verdict", "flags", "gates", "properties"}
+    assert set(report["gates"][0]) == {"name", "passed", "message", "seconds"}
+    shown = agent(root, "check", "bad")
+    assert shown.exit_code == 1
+    assert "outputs before a cut at 17" in shown.stdout
+    assert "\x1b" not in shown.stdout
+    failed = agent(root, "score", "bad", "--json")
+    assert (failed.exit_code, document(failed)["status"]) == (1, "check-failed")  # type: ignore[index]
+    assert set(document(agent(root, "check", "nowhere", "--json"))) == {"error"}  # type: ignore[call-overload]
+    assert document(agent(root, "check", "0000", "--json"))["verdict"] == "reject"  # type: ignore[index]
+
+
+def test_replay_says_whether_it_is_the_same(scored: Path) -> None:
+    done = agent(scored, "replay", "0000", "--json")
+    assert (done.exit_code, document(done)["verdict"]) == (0, "same")  # type: ignore[index]
+    assert len(list((scored / "history").iterdir())) == 2  # 0000 and the lock
+    assert agent(scored, "replay", "0000", "--record").exit_code == 0
+    (_, row) = document(agent(scored, "list", "--json"))  # type: ignore[misc]
+    assert (row["kind"], row["status"]) == ("replay", "scored")
+    naive = scored / "variants" / "delta_net" / "naive.py"
+    naive.write_text(BASELINE + "# stub: score=0.9\n")
+    done = agent(scored, "replay", "0000")
+    assert done.exit_code == 1
+    assert "source" in done.stderr
+    assert done.stdout.splitlines()[-1] == "0000 delta_net: differs"
+
+
+def test_score_takes_results_that_were_made_elsewhere(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    variant = root / "variants" / "delta_net"
+    command = [sys.executable, "-m", "evaluator", "score", str(variant), "--protocol", "fast", "--out", str(out)]
+    subprocess.run(command, check=True, capture_output=True, env=os.environ | {"PYTHONSAFEPATH": "1"})
+    assert "fingerprint" in agent(root, "score", "delta_net", "--from", str(out)).stderr
+    done = agent(root, "score", "delta_net", "--protocol", "fast", "--from", str(out), "--json")
+    assert (done.exit_code, document(done)["protocol"]) == (0, "fast")  # type: ignore[index]
+    (variant / "naive.py").write_text(BASELINE + "# changed\n")
+    done = agent(root, "score", "delta_net", "--protocol", "fast", "--from", str(out))
+    assert done.exit_code == 2
+    assert "another source" in done.stderr
+    assert agent(root, "score", "delta_net", "--from", str(tmp_path)).exit_code == 2
+
+
+def test_a_second_run_is_refused_in_words_and_ctrl_c_ends_the_first(root: Path) -> None:
+    (root / "variants" / "delta_net" / "naive.py").write_text(BASELINE + "# stub: hang\n")
+    first = subprocess.Popen(
+        [sys.executable, "-m", "agent", "run", "--root", str(root)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
+    log = root / "history" / "0000" / "train.log"
+    end = time.monotonic() + 30
+    while not (log.exists() and log.stat().st_size) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert document(agent(root, "list", "--json"))[0]["status"] == "running"  # type: ignore[index]
+    second = agent(root, "run")
+    assert second.exit_code == 3
+    assert f"agent, process {first.pid}, is writing" in second.stderr
+    first.send_signal(signal.SIGINT)
+    _, told = first.communicate(timeout=30)
+    assert first.returncode == 130
+    assert "Traceback" not in told
+    assert document(agent(root, "list", "--json"))[0]["status"] == "interrupted"  # type: ignore[index]
+    assert not subprocess.run(["pgrep", "-f", f"evaluator score {root}"], capture_output=True).stdout
+
+
+def test_settings_by_flag_environment_and_file_in_that_order(root: Path) -> None:
+    (root / "agent.toml").write_text('protocol = "mad"\nseed = 3\n')
+    agent(root, "score", "delta_net")
+    agent(root, "score", "delta_net", AGENT_PROTOCOL="fast")
+    agent(root, "score", "delta_net", "--protocol", "smoke", AGENT_PROTOCOL="fast")
+    assert [row["protocol"] for row in document(agent(root, "list", "--json"))] == ["mad", "fast", "smoke"]  # type: ignore[attr-defined]
+    (root / "agent.toml").write_text('protokol = "mad"\n')
+    done = agent(root, "score", "delta_net")
+    assert done.exit_code == 2
+    assert "'protokol'" in done.stderr
+    (root / "agent.toml").write_text("no toml")
+    assert "is no TOML" in agent(root, "score", "delta_net").stderr
+
+
+def test_manual_takes_the_answer_from_a_file(root: Path) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-m", "agent", "run", "--proposer", "manual", "--root", str(root)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
+    prompt = root / "history" / "0001" / "prompt.md"
+    end = time.monotonic() + 30
+    while not prompt.exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert "# Your parent: `delta_net`" in prompt.read_text()
+    prompt.with_name("answer.md").write_text(reply("by_hand"))
+    output, _ = child.communicate(timeout=30)
+    assert child.returncode == 0, output
+    assert "answer.md" in output
+    assert (root / "variants" / "by_hand" / "naive.py").exists()
+
+
+def test_text_of_strangers_is_printed_without_escapes(root: Path, tmp_path: Path) -> None:
+    evil = "\x1b]0;owned\x07\x1b[2Jevil\u202e[bold]net[/bold]"
+    record = tmp_path / "record.txt"
+    record.write_text(f"Unnamed: 0  {'  '.join(COLUMNS)}\n0  {evil}  0.1  0.2  0.3  0.4  0.5  0.6\n\nName\n\n{evil}\n")
+    done = agent(root, "import", str(record))
+    assert done.exit_code == 0
+    for arguments in (["list"], ["show", "0000"], ["list", "--csv"], ["list", "--json"]):
+        shown = agent(root, *arguments).stdout
+        assert "\x1b" not in shown
+        assert "\u202e" not in shown
+    assert "evil [bold]net[/bold]" in agent(root, "list").stdout
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes where nobody may")
+def test_a_read_only_root_is_a_sentence(scored: Path) -> None:
+    (scored / "history").chmod(0o555)
+    done = agent(scored, "run")
+    assert (done.exit_code, "Permission denied" in done.stderr) == (3, True)
+
+
+@pytest.mark.parametrize("size", [0, 50, 250, 400])
+def test_a_full_disk_is_a_sentence_and_nothing_counts(root: Path, size: int) -> None:
+    """No file may grow beyond `size`: the write that does fails in each of them, as it would on a full disk."""
+    script = (
+        "import resource, sys; from agent.cli import app\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))\n"
+        "app(['score', 'delta_net', '--root', sys.argv[1]])"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(root), str(size)], capture_output=True, text=True)
+    assert done.returncode == 3
+    assert "Traceback" not in done.stderr
+    assert "File too large" in done.stderr
+    rows = document(agent(root, "list", "--json"))
+    assert all(row["status"] == "interrupted" for row in rows)  # type: ignore[attr-defined]
+    assert agent(root, "score", "delta_net").exit_code == 0
+
+
+@pytest.mark.parametrize("command", ["run", "list", "show", "replay", "score", "check", "import"])
+def test_help(root: Path, command: str) -> None:
+    done = CliRunner().invoke(app, [command, "--help"], prog_name="agent")
+    assert done.exit_code == 0
+    assert done.stdout.startswith(f"Usage: agent {command} [OPTIONS]")
+    assert "--root DIR" in done.stdout

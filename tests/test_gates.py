@@ -1,0 +1,223 @@
+"""Each gate rejects what it is for, with the reading switched off; honest operators that look odd pass all of them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from evaluator import gates, sandbox, source
+from evaluator.check import check, gates_on_device
+from evaluator.gates.probe import Probe, Rejected
+from evaluator.normal_form import normal_form
+from evaluator.operator import OperatorError, OperatorProcess, read_sources
+
+HERE = Path(__file__).parent
+ATTACKS = HERE / "attacks"
+CASES = {case["name"]: case for case in json.loads((ATTACKS / "manifest.json").read_text())}
+BY_GATE = {gate.__name__: gate for stage in gates.STAGES for gate in stage}
+ROOT = HERE.parent
+
+
+@pytest.fixture(scope="module")
+def walls():
+    return sandbox.choose("auto")
+
+
+@pytest.fixture(scope="module")
+def pair(walls):
+    """Two processes that are given one variant after the other."""
+    plain = read_sources(ROOT / "variants" / "delta_net")["naive"]
+    start = lambda: OperatorProcess({"naive": plain}, walls=walls, timeout=20, threads=1)  # noqa: E731
+    with start() as first, start() as second:
+        yield first, second
+
+
+def asked(gate, pair, sources, seed=None):
+    """The rejection of one gate, None where it passes."""
+    torch.set_num_threads(1)
+    for process in pair:
+        process.load(sources)
+    rng = torch.Generator()
+    rng.seed() if seed is None else rng.manual_seed(seed)
+    probe = Probe(rng, pair[1])
+    try:
+        if gate.__name__ == "derivative":
+            probe.properties.update(BY_GATE["precision"](pair[0], probe))
+        if gate.__name__ == "state":
+            probe.properties.update(BY_GATE["chunk"](pair[0], probe))
+        if gate.__name__ == "memory":
+            shapes(pair[0], probe)
+            BY_GATE["lengths"](pair[0], probe)
+        gate(pair[0], probe)
+    except (Rejected, OperatorError) as error:
+        return str(error)
+    return None
+
+
+def shapes(operator, probe):
+    x = probe.inputs(operator, 1, 40)
+    probe.first = (x, operator.forward(x, chunk_size=32))
+
+
+CHEATS = [(name, gate) for name, case in CASES.items() if case["cls"] != "honest" for gate in case["by"] if gate != "source"]
+
+
+@pytest.mark.parametrize(("name", "gate"), CHEATS)
+def test_a_cheat_is_caught_by_its_gate(pair, name, gate):
+    message = asked(BY_GATE[gate], pair, read_sources(ATTACKS / CASES[name]["file"]))
+    assert message, f"{gate} lets {name} pass: {CASES[name]['what']}"
+    assert message.isprintable()
+    assert len(message) < 400
+
+
+@pytest.mark.parametrize("name", [n for n, c in CASES.items() if "source" in c["by"]])
+def test_a_cheat_is_seen_by_reading(name):
+    assert source.read(read_sources(ATTACKS / CASES[name]["file"]))
+
+
+@pytest.mark.parametrize("name", [n for n, c in CASES.items() if c["cls"] != "honest" and "source" not in c["by"]])
+def test_what_only_behaviour_can_tell_is_readable(name):
+    assert source.read(read_sources(ATTACKS / CASES[name]["file"])) == []
+
+
+@pytest.mark.parametrize("name", ["names_and_notes", "solved_chunks", "gated_values"])
+def test_an_honest_operator_that_looks_odd_passes(walls, name):
+    verdict = check(ATTACKS / CASES[name]["file"], walls=walls)
+    assert verdict.verdict == "pass", verdict.text()
+    assert verdict.flags == ()
+
+
+def test_rounding_to_few_bits_is_flagged_not_rejected(pair):
+    for process in pair:
+        process.load(read_sources(ATTACKS / "honest" / "eight_bit_values.py"))
+    probe = Probe(torch.Generator().manual_seed(1), pair[1])
+    assert BY_GATE["precision"](pair[0], probe)["coarse_inputs"] == ["v"]
+
+
+def test_the_canary_sings_for_a_leak_alone(pair):
+    leak = (ATTACKS / "op" / "leaks_at_127.py").read_text().replace("q.shape[2] == 127", "True").replace("0.01", "1.0")
+    assert "random tokens are predicted" in asked(BY_GATE["canary"], pair, {"naive": leak})
+    assert asked(BY_GATE["canary"], pair, read_sources(ATTACKS / "honest" / "filled_in_place.py")) is None
+
+
+def test_the_same_verdict_with_every_seed(pair):
+    naive = read_sources(ROOT / "variants" / "delta_net")
+    tiny = read_sources(ATTACKS / "op" / "chunk_end_peeks.py")
+    for seed in range(5):
+        assert asked(BY_GATE["causal"], pair, tiny, seed)
+        for gate in ("causal", "rows", "heads", "prefix", "backward", "derivative", "chunk"):
+            assert asked(BY_GATE[gate], pair, naive, seed) is None
+
+
+def test_a_variant_is_no_duplicate_of_itself_but_its_renamed_copy_is(tmp_path, walls):
+    text = (ROOT / "variants" / "delta_net" / "naive.py").read_text()
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    (copy / "naive.py").write_text("# mine\n" + text.replace("outputs", "found").replace("W_i", "weight"))
+    verdict = check(copy, walls=walls, against=ROOT / "variants")
+    assert verdict.verdict == "duplicate"
+    assert verdict.properties["duplicate_of"] == "delta_net"
+    assert normal_form(text) != normal_form(text.replace("K**-0.5", "K**-0.25"))
+
+
+def test_on_the_training_device_the_exact_batch_is_asked(walls):
+    leak = (ATTACKS / "op" / "large_batches.py").read_text().replace("q.shape[0] >= 96", "q.shape[0] == 48")
+    found = gates_on_device({"naive": leak}, walls=walls, device="cpu", dtype=torch.float32, shapes=[(48, 9)])
+    assert [g.name for g in found if not g.passed] == ["exact 48x9"]
+
+
+def test_the_command_prints_one_document_and_its_verdict_is_the_exit_status():
+    command = [sys.executable, "-m", "evaluator", "check", str(ATTACKS / "op" / "counts_its_calls.py"), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    document = json.loads(done.stdout)
+    assert done.returncode == 1
+    assert document["verdict"] == "reject"
+    assert "default argument" in document["gates"][0]["message"]
+    assert set(document) == {"variant", "verdict", "flags", "gates", "properties"}
+
+
+# --- the reading --------------------------------------------------------------------------------
+# fmt: off
+
+HEAD = "import torch\nimport torch.nn.functional as F\n\n\n"
+BODY = "def delta_rule(q, k, v, beta, *, chunk_size):\n    return q * beta[..., None] + k + v\n"
+
+READ = {
+    "a module by another name": ("import torch as t\nx = t\n", "used as a value"),
+    "a module inside a module": ("def f(x):\n    return F.torch.os.environ\n", "torch.nn.functional.torch"),
+    "an import from torch": ("from torch import os\n", "torch.os"),
+    "an import in a function": ("def f():\n    import sys\n", "import of sys"),
+    "a submodule": ("import torch.utils.cpp_extension\n", "import of torch.utils.cpp_extension"),
+    "types with a door": ("import typing\n\n\ndef f(x):\n    return typing.sys.modules\n", "typing.sys"),
+    "a type hint that is evaluated": ("from typing import get_type_hints\n", "typing.get_type_hints"),
+    "a pattern that reads a dunder": (
+        "def f(x):\n    match x:\n        case object(__class__=c):\n            return c\n", "__class__",
+    ),
+    "a generator's frame": ("def f(x):\n    return (i for i in x).gi_frame\n", "gi_frame"),
+    "a traceback": (
+        "def f(x):\n    try:\n        x()\n    except ValueError as e:\n        return e.__traceback__\n", "__traceback__",
+    ),
+    "getattr": ("def f(x):\n    return getattr(x, 'grad' + '_fn')\n", "getattr"),
+    "the graph": ("def f(x):\n    return x.grad_fn\n", "grad_fn"),
+    "a mutable default": ("def f(x, memory=[]):\n    return memory\n", "default argument of f"),
+    "a call in a default": ("def f(x, y=print(1)):\n    return y\n", "default argument of f"),
+    "a call in a decorator": ("@print\ndef f(x):\n    return x\n", "decorator on f"),
+    "a call in an annotation": ("def f(x: print(1)):\n    return x\n", "annotation of f"),
+    "a class": ("class A:\n    pass\n", "the class A"),
+    "a metaclass": ("class A(torch.autograd.Function, metaclass=print):\n    pass\n", "the class A"),
+    "a class attribute": ("class A(torch.autograd.Function):\n    memory = {}\n", "in A"),
+    "a module-level list": ("MEMORY = []\n", "no constant"),
+    "a module-level tensor": ("W = torch.ones(3)\n", "no constant"),
+    "a patched function": ("F.silu = F.relu\n", "another module"),
+    "a patch inside": ("def f(x):\n    F.silu = F.relu\n", "assignment to the attribute silu"),
+    "a function attribute": ("def f(x):\n    f.memory = x\n", "assignment to the attribute memory"),
+    "a global": ("N = 0\n\n\ndef f(x):\n    global N\n    N = N + 1\n", "global"),
+    "random numbers": ("def f(x):\n    return torch.rand(3)\n", "only from parameters"),
+    "noise in place": ("def f(x):\n    return x.normal_()\n", "normal_"),
+    "dropout": ("def f(x):\n    return F.dropout(x)\n", "dropout"),
+    "a seed": ("def f(x):\n    torch.manual_seed(0)\n", "manual_seed"),
+    "asking for training": ("def f(x):\n    return x.requires_grad\n", "requires_grad"),
+    "a table": (f"T = ({', '.join(map(str, range(100)))})\n", "tables"),
+    "a long text": (f"T = '{'x' * 3000}'\n", "tables"),
+    "a dunder name": ("def f(x):\n    return __builtins__\n", "__builtins__"),
+    "an unknown name": ("def f(x):\n    return y\n", "unknown name y"),
+    "a loop at module level": ("for i in range(3):\n    pass\n", "a loop at module level"),
+    "a name that looks like another": ("def f(x):\n    return torch.\U0001d5c8s\n", "only looks different"),
+    "an invisible character": ("x = 1  # a\u202eb\n", "U+202E"),
+    "a lone carriage return": ("# a\rimport os\n", "carriage return"),
+    "a coding cookie": ("# -*- coding: utf-7 -*-\n", "coding cookie"),
+    "a star import": ("from torch import *\n", "name what is used"),
+    "broken source": ("def f(:\n", "not valid Python"),
+    "deep nesting": ("x = " + "(" * 5000 + ")" * 5000 + "\n", "not valid Python"),
+    "too much": ("#" + "x" * 70_000 + "\n", "more than the 65536"),
+}
+# fmt: on
+
+
+@pytest.mark.parametrize("name", READ)
+def test_the_reading_rejects(name):
+    head, message = READ[name]
+    text = head + BODY if head.startswith("#") else HEAD + head + "\n\n" + BODY
+    found = source.read({"naive": text})
+    assert any(message in finding for finding in found), found
+    assert all(finding.startswith("naive.py, line ") for finding in found)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "variants").glob("*")), ids=lambda p: p.name)
+def test_the_reading_passes_every_stored_variant(path):
+    assert source.read(read_sources(path)) == []
+
+
+def test_a_variant_without_its_function_or_with_other_arguments_is_told():
+    assert "no function delta_rule" in source.read({"naive": HEAD})[0]
+    swapped = "def delta_rule(q, v, k, beta, *, chunk_size):\n    return v\n"
+    assert "must take (q, k, v, beta" in source.read({"naive": swapped})[0]
+
+
+def test_a_file_that_is_no_text_is_rejected_with_its_byte(tmp_path, walls):
+    path = tmp_path / "naive.py"
+    path.write_bytes(b"x = '\xff'\n")
+    assert "not UTF-8: byte 5 is 0xff" in check(path, walls=walls).gates[0].message

@@ -1,0 +1,162 @@
+"""Old records: what is there is kept as it stands, what is missing or odd is told, and nothing is made up."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from agent import history, listing
+from agent.importer import Imported, import_files
+from agent.oldrecord import decode, parse
+from agent.records import COLUMNS
+
+HEADER = "Unnamed: 0  Compress  Context Recall  Fuzzy Recall  Memorize  Noisy Recall  Selective Copy"
+PLAIN = "0     plain_net  0.410000        0.990000      0.150000  0.330000      0.980000        0.970000"
+OTHER = "1  other (v2) net  0.420000        0.910000      0.250000  0.430000      0.880000        0.870000"
+INSIGHT = "Beobachtung: das Gedächtnis läuft über.\n• 记忆\nName it what you like."
+
+
+def record(
+    *rows: str, header: str = HEADER, stamp: str = "20240131_235959", insights: str = f"--- Insights ---\n{INSIGHT}",
+    name: str | None = "wider_net", success: str | None = "true",
+) -> str:  # fmt: skip
+    labels = (f"\nName\n\n{name}\n" if name is not None else "") + (f"\nSuccess\n\n{success}\n" if success is not None else "")
+    return "\n".join([f"   {header}", *(rows or (PLAIN, OTHER)), "", stamp, "", insights, labels])
+
+
+def test_a_whole_record() -> None:
+    found = parse(record().encode())
+    assert [line.name for line in found.lines] == ["plain_net", "other (v2) net"]
+    assert found.lines[0].values["Compress"] == "0.410000"
+    assert found.stamp is not None
+    assert found.stamp.isoformat() == "2024-01-31T23:59:59"
+    assert found.insights == INSIGHT
+    assert (found.name, found.success) == ("wider_net", True)
+    assert found.oddities == ()
+
+
+def test_a_table_wrapped_by_its_printer_is_joined() -> None:
+    text = (
+        "       Unnamed: 0  Compress  Context Recall  \\\n0      plain_net  0.410000        0.990000   \n"
+        "1      other_net       NaN        0.910000   \n\n"
+        "   Fuzzy Recall  Memorize  Noisy Recall  Selective Copy  \n0      0.150000  0.330000      0.980000        0.970000  \n"
+        "1      0.250000  0.430000      0.880000        0.870000  \n"
+    )
+    found = parse(text.encode())
+    assert [line.name for line in found.lines] == ["plain_net", "other_net"]
+    assert list(found.lines[0].values) == list(COLUMNS)
+    assert "the row 'other_net' has no Compress" in found.oddities
+
+
+@pytest.mark.parametrize(
+    ("text", "oddity"),
+    [
+        (record(name=""), "the name is empty"),
+        (record(name=None), "there is no name"),
+        (record(success=None), "there is no success flag"),
+        (record(success="perhaps"), "success is 'perhaps', neither true nor false"),
+        (record(stamp=""), "there is no time stamp"),
+        (record(stamp="20241399_000000"), "the time stamp 20241399_000000 is no time"),
+        (record(insights=INSIGHT), "there is no line '--- Insights ---': what follows the time stamp is taken for the insights"),
+        (record(PLAIN, PLAIN), "the row 'plain_net' stands there twice, with the same values"),
+        (record(PLAIN, PLAIN.replace("0.41", "0.42")), "the name 'plain_net' stands there with different values: both are kept"),
+        (record(PLAIN.replace("0.410000", "     NaN")), "the row 'plain_net' has no Compress"),
+        (record(PLAIN + "  1.0", header=HEADER + "  Mean"), "columns that are none of the six stay in record.txt alone: Mean"),
+        (record("0  torn_net  0.41  0.9"), "this line of the table is not understood: '0 torn_net 0.41 0.9'"),
+        (record(PLAIN.replace("plain_net", "")), "row 0 of the table has no name"),
+        (record(" ", header=" "), "there is no score table"),
+    ],
+)  # fmt: skip
+def test_what_is_missing_or_odd_is_told(text: str, oddity: str) -> None:
+    found = parse(text.encode())
+    assert oddity in found.oddities
+    assert found.insights == INSIGHT
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_encodings_and_line_ends(encoding: str, line_end: str) -> None:
+    found = parse(record().replace("\n", line_end).encode(encoding))
+    assert found.insights == INSIGHT
+    assert len(found.lines) == 2
+    assert found.name == "wider_net"
+
+
+def test_an_encoding_that_had_to_be_guessed_is_told() -> None:
+    assert decode("Gedächtnis".encode("latin-1"))[1] == "it is not UTF-8: read as latin-1"
+    assert decode("记忆".encode("gb18030")) == ("记忆", "it is not UTF-8: read as gb2312")
+
+
+def test_a_label_on_one_line_and_names_letter_for_letter() -> None:
+    found = parse((record(name=None, success=None) + "\nName: Ünïcode  name\nSuccess: False\n").encode())
+    assert (found.name, found.success) == ("Ünïcode  name", False)
+
+
+def test_comma_separated_values() -> None:
+    text = ",Compress,Context Recall,Fuzzy Recall,Memorize,Noisy Recall,Selective Copy\n0,net,0.4,0.9,0.1,,0.9,0.9\n"
+    (line,) = parse(text.encode()).lines
+    assert line.name == "net"
+    assert "Memorize" not in line.values
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "root").mkdir()
+    return tmp_path / "root"
+
+
+def bring(root: Path, **texts: str | bytes) -> dict[str, Imported]:
+    files = []
+    for name, text in texts.items():
+        file = root.parent / f"{name}.txt"
+        file.write_bytes(text if isinstance(text, bytes) else text.encode())
+        files.append(file)
+    return dict(zip(texts, import_files(root, files, None, print), strict=True))
+
+
+def test_an_entry_holds_the_record_verbatim_its_table_and_its_insight(root: Path) -> None:
+    text = record().replace("\n", "\r\n").encode()
+    done = bring(root, one=text)["one"]
+    folder = root / "history" / (done.id or "")
+    assert (folder / "record.txt").read_bytes() == text
+    assert (folder / "insight.md").read_text() == INSIGHT + "\n"
+    rows = list(csv.DictReader((folder / "results.csv").open()))
+    assert list(rows[0]) == ["name", *COLUMNS]
+    assert rows[1] | {} == {"name": "other (v2) net", "Compress": "0.420000", "Context Recall": "0.910000",
+                            "Fuzzy Recall": "0.250000", "Memorize": "0.430000", "Noisy Recall": "0.880000",
+                            "Selective Copy": "0.870000"}  # fmt: skip
+    about = json.loads((folder / "attempt.json").read_text())
+    assert (about["kind"], about["status"], about["name"], about["success"]) == ("imported", "imported", "wider_net", True)
+
+
+def test_equal_rows_of_many_records_are_listed_once_with_their_sources(root: Path) -> None:
+    bring(root, one=record(), two=record(PLAIN, name="newer_net"), three=record(PLAIN.replace("0.41", "0.43"), name=None))
+    rows = listing.rows(history.read(root))
+    shown = [(row.name, row.sources) for row in rows]
+    assert shown == [
+        ("plain_net", ("0000", "0001")), ("other (v2) net", ("0000",)), ("wider_net", ("0000",)),
+        ("newer_net", ("0001",)), ("plain_net", ("0002",))]  # fmt: skip
+    assert [row.as_json()["scores"]["Compress"] for row in rows] == [0.41, 0.42, None, None, 0.43]
+    assert {row.as_json()["mad_score"] for row in rows} == {None}
+    assert {row.kind for row in rows} == {"imported"}
+
+
+def test_other_values_for_a_name_in_another_record_are_told(root: Path) -> None:
+    done = bring(root, one=record(), two=record(PLAIN.replace("0.41", "0.43")))
+    assert "'plain_net' has other values in 0000: both are kept" in done["two"].notes
+
+
+def test_the_same_file_again_is_no_new_entry(root: Path) -> None:
+    bring(root, one=record())
+    assert bring(root, again=record())["again"].notes == ("the same record is there already as 0000",)
+    assert len(history.read(root).entries) == 1
+
+
+def test_a_file_that_is_no_record_is_refused_and_the_others_are_not(root: Path) -> None:
+    done = bring(root, picture=b"\x89PNG\r\n\x1a\n" + bytes(range(256)), good=record())
+    assert done["picture"].id is None
+    assert "does not look like a record" in (done["picture"].refused or "")
+    assert done["good"].id == "0000"
+    missing = next(iter(import_files(root, [root / "nowhere.txt"], None, print)))
+    assert missing.refused == "No such file or directory"

@@ -1,0 +1,241 @@
+"""A model's reply becomes a proposal, or a sentence that says why not."""
+
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.edits import SearchReplace, UnifiedDiff, WholeFile
+from agent.names import BadName, check_name
+from agent.reply import MOST_BYTES, Proposal, ReplyError, parse
+
+HEAD = """\
+# Tanh on the error
+
+Name: tanh_on_error
+Mechanism: error bounding
+Prediction: Compress +0.01, Context Recall 0, Memorize -0.05
+
+What is written is bounded.
+
+"""
+BLOCK = "<<<<<<< SEARCH\n    x = 1\n=======\n    x = 2\n>>>>>>> REPLACE\n"
+WHOLE = "```python\nimport torch\n\n\ndef delta_rule(q, k, v, beta, *, chunk_size):\n    return v\n```\n"
+DIFF = "--- a/naive.py\n+++ b/naive.py\n@@ -1,2 +1,2 @@\n import torch\n-x = 1\n+x = 2\n"
+
+
+def refusal(text: str) -> str:
+    with pytest.raises(ReplyError) as caught:
+        parse(text)
+    message = str(caught.value)
+    assert message
+    assert "\n" not in message
+    assert message.isprintable()
+    assert len(message) < 500
+    return message
+
+
+def assert_read_or_refused(text: str) -> None:
+    try:
+        proposal = parse(text)
+    except ReplyError as error:
+        message = str(error)
+    else:
+        message = proposal.title
+        assert check_name(proposal.name) == proposal.name
+        assert proposal.edits
+    assert message.isprintable()
+    assert 0 < len(message) < 500
+
+
+def test_a_reply_in_the_format_is_a_proposal():
+    assert parse(HEAD + BLOCK) == Proposal(
+        title="Tanh on the error",
+        name="tanh_on_error",
+        mechanism="error bounding",
+        prediction={"Compress": 0.01, "Context Recall": 0.0, "Memorize": -0.05},
+        prose="What is written is bounded.",
+        edits=(SearchReplace(file="naive.py", search="    x = 1\n", replace="    x = 2\n"),),
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        HEAD + "```\n" + BLOCK + "```\n",
+        HEAD + "````python naive.py\n" + BLOCK + "````\nThat is all.",
+        HEAD + "~~~python\nnaive.py\n" + BLOCK + "~~~",
+        HEAD + "`naive.py`:\n\n" + BLOCK,
+        HEAD + "**File: naive.py**\n```python\n" + BLOCK + "```",
+        HEAD + "  ```\n" + "".join("  " + line + "\n" for line in BLOCK.splitlines()) + "  ```\n",
+        (HEAD + BLOCK).replace("\n", "\r\n"),
+        "\ufeff \n\n" + HEAD + BLOCK,
+        "Sure! Here it is.\n\n" + HEAD + BLOCK + "\nGood luck.",
+        "<think>\n# No\nName: no_no\n" + WHOLE + "</think>\n" + HEAD + BLOCK,
+        "let me see ...\n</think>\n\n" + HEAD + BLOCK,
+        "```markdown\n" + HEAD + BLOCK + "```",
+        HEAD.replace("Name: tanh_on_error", "- **Name:** `tanh_on_error`").replace("Mech", "**Mech") + BLOCK,
+        HEAD.replace("# Tanh", "## Analysis\n\n# **Tanh").replace("the error\n", "the error**\n", 1) + BLOCK,
+        HEAD + BLOCK + BLOCK,
+        HEAD + "An example:\n```python\nx = torch.tanh(u)\n```\nand now:\n" + BLOCK,
+        HEAD + BLOCK.replace("<<<<<<< SEARCH", "<<<<<<< SEARCH naive.py").replace(">>>>>>> ", ">>>>>>>"),
+        HEAD + BLOCK.replace("    x = 1\n", "```python\n    x = 1\n```\n"),
+        HEAD + BLOCK + "```\n",
+    ],
+)
+def test_what_models_do_in_practice_is_read(text: str):
+    proposal = parse(text)
+    assert proposal.title.replace("*", "") == "Tanh on the error"
+    assert (proposal.name, proposal.prediction["Memorize"]) == ("tanh_on_error", -0.05)
+    assert proposal.edits[0].model_dump()["replace"].strip() == "x = 2"
+    assert len(proposal.edits) == 1
+
+
+def test_whole_files_are_named_or_are_naive():
+    kernel = "import triton\n\n\ndef delta_rule(q, k, v, beta, *, chunk_size):\n    return q\n"
+    both = parse(HEAD + WHOLE + f"\n```python triton.py\n{kernel}```")
+    assert {edit.file: edit.text for edit in both.edits} == {"naive.py": WHOLE[10:-4], "triton.py": kernel}
+    assert parse(HEAD + f"### triton.py\n```python\n{kernel}```").edits == (
+        WholeFile(file="triton.py", text=kernel),
+    )
+    assert parse(HEAD + f"```python\n# triton.py\n{kernel}```").edits[0].model_dump()["file"] == "triton.py"
+    assert "names no file" in refusal(HEAD + f"```python\n{kernel}```")
+
+
+def test_a_file_named_once_holds_for_the_blocks_that_follow():
+    edits = parse(HEAD + "triton.py\n" + BLOCK + "\n" + BLOCK.replace("1", "3")).edits
+    assert [edit.model_dump()["file"] for edit in edits] == ["triton.py", "triton.py"]
+
+
+@pytest.mark.parametrize("text", [DIFF, f"```diff\n{DIFF}```", f"```\n{DIFF}```\nDone."])
+def test_unified_diffs_are_accepted(text: str):
+    assert parse(HEAD + text).edits == (UnifiedDiff(text=DIFF),)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "empty"),
+        ("I cannot help with that.", "no change"),
+        (HEAD, "no change"),
+        (BLOCK, "Name: slug"),
+        (HEAD.replace("# Tanh on the error", "Tanh") + BLOCK, "no title"),
+        (HEAD.replace("Name: tanh_on_error\n", "") + BLOCK, "Name: slug"),
+        (HEAD + "Name: other_name\n" + BLOCK, "two names"),
+        (HEAD + WHOLE[:-4], "never closed"),
+        (HEAD + WHOLE + WHOLE.replace("return v", "return q"), "two different versions"),
+        (HEAD + WHOLE + BLOCK, "one or the other"),
+        (HEAD + DIFF + "\nor\n\n" + BLOCK, "in one form"),
+        (HEAD + BLOCK[:-18], "never closed"),
+        (HEAD + BLOCK.replace("=======\n", ""), "is due"),
+        (HEAD + BLOCK.replace("=======\n", "=======\n\n=======\n"), "is due"),
+        (HEAD + BLOCK.replace(">>>>>>> REPLACE", "<<<<<<< SEARCH"), "is due"),
+        (HEAD + "=======\n>>>>>>> REPLACE\n", "never begun"),
+        (HEAD + BLOCK.replace("SEARCH", "HEAD"), "begins with"),
+        (HEAD + BLOCK.replace("x = 2", "x = 1"), "by themselves"),
+        (HEAD + BLOCK.replace("    x = 1\n", "\n"), "empty SEARCH"),
+        (HEAD + "evaluator/train.py\n" + BLOCK, "only naive.py and triton.py"),
+        (HEAD + "```python ../naive.py\n" + BLOCK + "```", "only naive.py and triton.py"),
+        (HEAD + "```python naive.py\nx = 1\n```", "no line 'def delta_rule"),
+        (HEAD + "```python\nx = 3\n" + BLOCK + "```", "beside its SEARCH/REPLACE"),
+        (HEAD.replace("Compress +0.01", "Speed +3") + BLOCK, "not a column"),
+        (HEAD.replace("+0.01", "+1.5") + BLOCK, "between -1 and 1"),
+        (HEAD.replace("+0.01", "a lot") + BLOCK, "not a column"),
+        (HEAD.replace("Context Recall", "Compress") + BLOCK, "twice"),
+        (HEAD.replace("Compress", "\u0421ompress") + BLOCK, "not a column"),
+        ("<think>" + HEAD, "thinking"),
+        (HEAD + BLOCK + "\x00", "NUL"),
+        (HEAD + BLOCK + "\ud800", "surrogate"),
+        (HEAD + BLOCK * 2 + "".join(BLOCK.replace("1", str(i)) for i in range(3, 203)), "more than 100"),
+    ],
+)
+def test_what_would_need_a_guess_is_refused_with_a_sentence(text: str, reason: str):
+    assert reason in refusal(text)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "ab", "a" * 97, "Tanh", "tanh-x", "../x", "a/b", ".", "naive", "triton", "history", "con", "lambda",
+     "0007", "r0001", "___", "__pycache__", "x\x1b[31m", "t\u0430nh", "tanh\n", "\u202etanh", "a b"],
+)  # fmt: skip
+def test_a_name_that_is_no_slug_or_is_taken_by_the_house_is_refused(name: str):
+    with pytest.raises(BadName) as caught:
+        check_name(name)
+    assert str(caught.value).isprintable()
+    refusal(HEAD.replace("tanh_on_error", name) + BLOCK) if name.strip() == name else None
+
+
+def test_a_near_miss_is_told_the_slug():
+    assert "For example: tanh_on_error." in refusal(HEAD.replace("tanh_on_error", "Tanh on-error") + BLOCK)
+    assert check_name("tanh_on_error_2") == "tanh_on_error_2"
+
+
+def test_escapes_and_invisible_characters_leave_title_and_prose():
+    dirty = HEAD.replace("the error", "the\x1b[31m \u202eerror\u200b").replace(
+        "bounded", "boun\x1b]0;x\x07ded"
+    )
+    proposal = parse(dirty + BLOCK)
+    assert (proposal.title.split(), proposal.title.isprintable()) == (["Tanh", "on", "the", "error"], True)
+    assert proposal.prose == "What is written is bounded."
+
+
+def test_missing_mechanism_and_prediction_are_told_as_absent():
+    proposal = parse("# T\nName: some_name\n" + BLOCK)
+    assert (proposal.mechanism, proposal.prediction) == ("", {})
+
+
+def test_the_minus_sign_and_task_names_are_understood():
+    line = "Prediction: **memorization**: \u22120.05; Noisy Recall = +.1 (a guess), Compress \u00b10"
+    proposal = parse(f"# T\nName: some_name\n{line}\n" + BLOCK)
+    assert proposal.prediction == {"Memorize": -0.05, "Noisy Recall": 0.1, "Compress": 0.0}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<<<<<<< SEARCH\n" * 40_000,
+        HEAD + "<<<<<<< SEARCH\n" * 12_000,
+        HEAD + "```\n" * 45_000 + BLOCK,
+        HEAD + "~~~\n```\n" * 22_000,
+        HEAD + "`" * 190_000,
+        HEAD + ">" * 100_000,
+        HEAD + "[" * 100_000 + "]" * 90_000 + BLOCK,
+        HEAD + "<think>" * 25_000,
+        "# " + "*" * 190_000 + "\n" + HEAD + BLOCK,
+        HEAD + "=======\n" * 20_000,
+        HEAD + "--- a\n+++ b\n" * 15_000,
+        "x" * 50_000_000,
+        "\u20ac" * (MOST_BYTES // 2),
+    ],
+)
+def test_hostile_sizes_end_at_once(text: str):
+    began = time.process_time()
+    assert_read_or_refused(text)
+    assert time.process_time() - began < 1.0
+
+
+PIECES = st.sampled_from(
+    [*HEAD.splitlines(keepends=True), *BLOCK.splitlines(keepends=True), *WHOLE.splitlines(keepends=True),
+     *DIFF.splitlines(keepends=True), BLOCK, WHOLE, "naive.py\n", "../x.py\n", "<think>", "</think>", "~~~\n",
+     "````\n", "Name: x\n", "Prediction: Compress 1e9\n", "\r", "\u202e", "\x1b[2J", "# \n", "|---|\n"]
+)  # fmt: skip
+
+
+@settings(max_examples=400, deadline=2000)
+@given(st.lists(st.one_of(PIECES, st.text(max_size=12)), max_size=40).map("".join))
+def test_any_text_is_a_proposal_or_a_sentence(text: str):
+    for reply in (text, HEAD + text, HEAD + text + BLOCK):
+        assert_read_or_refused(reply)
+
+
+@settings(max_examples=150, deadline=2000)
+@given(st.integers(0, len(HEAD + WHOLE + BLOCK)), st.binary(max_size=6))
+def test_a_reply_cut_or_damaged_anywhere_is_never_a_crash(cut: int, junk: bytes):
+    whole = HEAD + BLOCK + "```python triton.py\n" + WHOLE[10:]
+    for text in (
+        whole[:cut],
+        whole[cut:],
+        whole[:cut] + junk.decode("utf-8", "surrogateescape") + whole[cut:],
+    ):
+        assert_read_or_refused(text)
