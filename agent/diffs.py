@@ -47,7 +47,7 @@ def parse_diff(text: str) -> list[Hunk]:
             hunks.append(_hunk(file, int(match[1]) if match[1] else None, lines[at:end], len(hunks) + 1))
             at = end
         elif line.startswith("diff --git "):
-            _file(*(line[11:].split(" ") + [""])[:2])
+            _file(*([*line[11:].split(" "), ""])[:2])
         elif line.startswith(_REFUSED):
             raise BadDiff(
                 f"The diff has a line {line[:60]!r}: it may only change lines of naive.py and triton.py."
@@ -76,7 +76,7 @@ def _file(old: str, new: str) -> str:
     for name in names:
         if name not in FILES:
             raise BadDiff(
-                f"The diff names {ascii(name[:80])}, but only naive.py and triton.py may change: "
+                f"The diff names {name[:80]!a}, but only naive.py and triton.py may change: "
                 "write --- a/naive.py and +++ b/naive.py."
             )
     if names[0] != names[1]:

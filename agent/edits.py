@@ -60,7 +60,7 @@ def named_file(line: str) -> File | None:
             return file
     if _OTHER_FILE.fullmatch(bare):
         raise ReplyError(
-            f"The reply changes {ascii(bare[:80])}, but only naive.py and triton.py may change: "
+            f"The reply changes {bare[:80]!a}, but only naive.py and triton.py may change: "
             "name one of these two, without a folder."
         )
     mentions = set(_MENTION.findall(line)) if line.rstrip().endswith((":", ":**", "`")) else set()

@@ -281,6 +281,6 @@ def _train(job: Job, opened: Pass, name: str) -> Evaluation:
         )
     except EvaluationFailed as error:
         raise Failed("train-failed", str(error), name) from error
-    if evaluation.status == "train-failed" or evaluation.status == "audit-failed":
+    if evaluation.status != "scored" and evaluation.status != "partial":
         raise Failed(evaluation.status, evaluation.error or "the evaluator gave no reason", name)
     return evaluation

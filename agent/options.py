@@ -25,7 +25,9 @@ Sandbox = Annotated[
         "--sandbox", help="Walls around variants: all of them, those this machine has, or none. [auto]"
     ),
 ]
-Seed = Annotated[int | None, typer.Option("--seed", help="The random seed of data, weights and choices. [0]")]
+Seed = Annotated[
+    int | None, typer.Option("--seed", metavar="S", help="The random seed of data, weights and choices. [0]")
+]
 NoCommit = Annotated[bool, typer.Option("--no-commit", help="Leave git alone.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="An entry, as `agent list` names it.")]
 Iterations = Annotated[int | None, typer.Option("--iterations", metavar="N", help="How many proposals. [1]")]
@@ -48,10 +50,14 @@ BaseUrl = Annotated[
         help="A server that speaks OpenAI's chat.completions, as http://localhost:8000/v1.",
     ),
 ]
-Tries = Annotated[int | None, typer.Option("--tries", help="Replies per attempt before it has failed. [3]")]
+Tries = Annotated[
+    int | None, typer.Option("--tries", metavar="N", help="Replies per attempt before it has failed. [3]")
+]
 Csv = Annotated[bool, typer.Option("--csv", help="The results table: name and six columns, one fingerprint.")]
 At = Annotated[str | None, typer.Option("--at", metavar="ID", help="As the history stood with that entry.")]
-OnlyProtocol = Annotated[str | None, typer.Option("--protocol", help="Only what was scored under it.")]
+OnlyProtocol = Annotated[
+    str | None, typer.Option("--protocol", metavar="P", help="Only what was scored under it.")
+]
 Log = Annotated[bool, typer.Option("--log", help="Print the training log.")]
 RecordIt = Annotated[
     bool, typer.Option("--record", help="Add the result to the history, as an entry of kind replay.")
@@ -72,4 +78,6 @@ Files = Annotated[
     list[Path],
     typer.Argument(metavar="FILE...", help="Text records: score table, insights, name, success."),
 ]
-GateSeed = Annotated[int | None, typer.Option("--seed", help="Of the gates' random inputs. [fresh]")]
+GateSeed = Annotated[
+    int | None, typer.Option("--seed", metavar="S", help="Of the gates' random inputs. [fresh]")
+]

@@ -11,8 +11,9 @@ from .errors import BadInput
 from .exchange import Message
 from .policy import Brief
 from .records import COLUMNS
-from .text import one_line
+from .text import one_line, printable
 
+_LONGEST_PROPOSAL = 20_000  # characters of it that a reflection is shown
 _NEEDED = ("contract.md", "propose.md.j2", "retry.md.j2", "reflect.md.j2")
 
 
@@ -41,7 +42,8 @@ def retry(root: Path, reply: str, reason: str, tries_left: int) -> list[Message]
 
 def reflect(root: Path, comparison: Comparison, proposal: str) -> list[Message]:
     """Asks for the insight, after scoring."""
-    text = render(root, "reflect.md.j2", measured=comparison, proposal=proposal, columns=COLUMNS)
+    said = printable(proposal[:_LONGEST_PROPOSAL])
+    text = render(root, "reflect.md.j2", measured=comparison, proposal=said, columns=COLUMNS)
     return [{"role": "user", "content": text}]
 
 

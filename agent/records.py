@@ -78,7 +78,7 @@ Score = Annotated[float, Field(ge=0, le=1)] | None
 class Evaluation(Record):
     """evaluation.json, as far as the agent reads it; the evaluator owns the file."""
 
-    status: Literal["scored", "partial", "train-failed", "audit-failed"]
+    status: Literal["scored", "partial", "check-failed", "train-failed", "audit-failed"]
     error: str | None
     variant: VariantOf
     protocol: ProtocolOf

@@ -153,7 +153,7 @@ def _name(values: list[str]) -> str:
     names = list(dict.fromkeys(map(_bare, values)))
     if len(names) > 1:
         raise ReplyError(
-            f"The reply gives two names, {ascii(names[0][:60])} and {ascii(names[1][:60])}: give one."
+            f"The reply gives two names, {names[0][:60]!a} and {names[1][:60]!a}: give one."
         )
     try:
         return check_name(names[0])
@@ -193,7 +193,7 @@ def _expected(part: str) -> tuple[str, float]:
     value = float(match[2]) if match else math.nan
     if match is None or column is None or (rest and not rest.startswith("(")) or abs(value) > 1:
         raise ReplyError(
-            f"The prediction {ascii(part[:60])} is not a column and a difference between -1 and 1: write "
+            f"The prediction {part[:60]!a} is not a column and a difference between -1 and 1: write "
             f"e.g. 'Compress +0.01', with the columns {', '.join(COLUMNS)}."
         )
     return column, value

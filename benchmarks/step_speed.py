@@ -19,13 +19,14 @@ from types import ModuleType
 import torch
 
 from evaluator.model import architecture, operations, stream_seed
-from evaluator.protocol import BASELINES, PROTOCOLS, Setting, settings_of
+from evaluator.protocol import PROTOCOLS, Setting, settings_of
 from evaluator.train import Group, sweep
 
 
 def load(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"variant_{path.stem}", path)
-    assert spec and spec.loader
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
@@ -150,5 +151,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    assert BASELINES
     main()

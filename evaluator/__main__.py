@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
 
     protocol = commands.add_parser("protocol", help="print a protocol, its fingerprint and its noise as JSON")
     protocol.add_argument("name", help=f"one of {', '.join(PROTOCOLS)}")
+    _device_options(protocol)  # with them it also says whether this machine has what a run would need
     protocol.set_defaults(command=_protocol)
     return parser
 
@@ -195,6 +196,10 @@ def _protocol(args: argparse.Namespace) -> int:
     from evaluator import noise, results, score
 
     protocol = score.protocol_named(args.name)
+    if args.device != "auto":
+        _device(args.device)
+    if args.sandbox != "auto":
+        _walls(args.sandbox)
     content = {
         "name": protocol.name, "version": protocol.version, "fingerprint": results.fingerprint(protocol),
         "settings": len(protocol.settings), "noise": noise.sigmas(protocol),

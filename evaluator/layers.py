@@ -35,7 +35,7 @@ def conv_silu(x: Tensor, weight: Tensor, num_heads: int) -> tuple[Tensor, Tensor
 
     x [R, B, T, 3 H Dh] (q, k, v side by side), weight [R, 3 H Dh, W] -> three of [R B, H, T, Dh].
     """
-    R, B, T, C = x.shape
+    R, B, T, _ = x.shape
     width = weight.shape[-1]
     padded = F.pad(x, (0, 0, width - 1, 0))
     taps = [padded[:, :, j : j + T] * weight[:, None, None, :, j].to(x.dtype) for j in range(width)]

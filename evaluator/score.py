@@ -146,12 +146,20 @@ def _write(job: Job, header: Mapping[str, Any], failure: Failure | None) -> dict
 def environment(job: Job) -> dict[str, Any]:
     """Device, versions, sizes and walls: what a replay names where it differs."""
     cuda = job.device.type == "cuda"
-    device = {"kind": job.device.type, "name": torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine()}
+    device = {"kind": job.device.type, "name": torch.cuda.get_device_name() if cuda else _processor()}
     return {
         "device": device,
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "triton": _triton_version(), "numpy": np.__version__},
         "sandbox": {"level": job.walls.level, "walls": list(job.walls.standing)},
     }
+
+
+def _processor() -> str:
+    """The CPU's name where Linux tells it, else the kind of machine."""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return platform.processor() or platform.machine()
 
 
 def _triton_version() -> str | None:

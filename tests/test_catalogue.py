@@ -203,7 +203,7 @@ def test_children_of_children_are_proposed_ten_deep_and_stay_operators():
         child = apply(proposal, {"naive.py": source})["naive.py"]
         name, source = proposal.name, child
         tried.add(name)
-        inputs, output = measure(source)
+        _inputs, output = measure(source)
         assert output.isfinite().all()
         assert len(name) <= 96
         names = {node.id for node in ast.walk(parsed(source)) if isinstance(node, ast.Name)}

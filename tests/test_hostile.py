@@ -14,7 +14,8 @@ from agent import history, loop
 
 COUNT = max(60, int(os.environ.get("AGENT_TORTURE", "10")) * 2000 // 300)
 NAMES = [
-    "fine_name", "../../up", "/etc/passwd", "a/b", "con", "naive", "delta_net", "x" * 100_000, "\x1b[31mred", "\uff46\uff55\uff4c\uff4c",
+    "fine_name", "../../up", "/etc/passwd", "a/b", "con", "naive", "delta_net", "x" * 100_000, "\x1b[31mred",
+    "\uff46\uff55\uff4c\uff4c",
     "a\u202eb", "a b", "-rf", "", ".", "..", "~", "$(id)", "a\x00b", "%2e%2e", "0007", "\u0430bc", "None", "a;b", "a\nName: b",
 ]  # fmt: skip
 FILES = ["naive.py", "triton.py", "../naive.py", "/etc/hosts", "agent/cli.py", "variants/delta_net/naive.py", "\x1b]0;x\x07.py"]

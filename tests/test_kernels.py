@@ -10,8 +10,8 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 pytest.importorskip("triton")
 
-from evaluator import layers  # noqa: E402
-from evaluator.kernels import ops  # noqa: E402
+from evaluator import layers
+from evaluator.kernels import ops
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

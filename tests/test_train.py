@@ -11,13 +11,13 @@ import torch
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
-from evaluator import layers  # noqa: E402
-from evaluator.metrics import macro_accuracy  # noqa: E402
-from evaluator.model import architecture, forward, initial_weights, layout, views  # noqa: E402
-from evaluator.operator import read_sources  # noqa: E402
-from evaluator.protocol import BASELINES, PROTOCOLS, TASKS, from_json, settings_of, to_json  # noqa: E402
-from evaluator.train import Group, Run, declared, operator_function, sweep, train_group  # noqa: E402
-from evaluator.worker import load  # noqa: E402
+from evaluator import layers
+from evaluator.metrics import macro_accuracy
+from evaluator.model import architecture, forward, initial_weights, layout, views
+from evaluator.operator import read_sources
+from evaluator.protocol import BASELINES, PROTOCOLS, TASKS, from_json, settings_of, to_json
+from evaluator.train import Group, Run, declared, operator_function, sweep, train_group
+from evaluator.worker import load
 
 VARIANTS = Path(__file__).parents[1] / "variants"
 CPU = torch.device("cpu")
