@@ -15,7 +15,7 @@ run: setup
 	$(BIN)/agent run --iterations 2
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 lint: setup
 	$(BIN)/ruff check .

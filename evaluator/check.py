@@ -1,6 +1,7 @@
 """The verdict on a variant: its source is read, then it is watched in a process behind walls, then compared with others."""
 
 import contextlib
+import functools
 import hashlib
 import queue
 import secrets
@@ -16,8 +17,9 @@ import torch
 from torch import Tensor
 
 from evaluator import gates, source
-from evaluator.gates.probe import Probe, Rejected, gap, size
+from evaluator.gates.probe import STANDARD, Probe, Rejected, gap, size
 from evaluator.gates.state import forms
+from evaluator.normal_form import normal_form
 from evaluator.operator import MAX_SOURCE, OperatorError, OperatorProcess, read_sources
 from evaluator.sandbox import Walls
 
@@ -109,9 +111,10 @@ def _behaviour(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # quicker for tensors of this size
     stack.callback(torch.set_num_threads, threads)
-    start = lambda form: stack.enter_context(  # noqa: E731
-        OperatorProcess(sources, form=form, device=device, walls=walls, timeout=timeout, threads=1)
-    )
+
+    def start(form: str) -> OperatorProcess:
+        return stack.enter_context(OperatorProcess(sources, form=form, device=device, walls=walls, timeout=timeout, threads=1))
+
     pair = (start("naive"), start("naive"))
     asking = _Asking(secrets.randbits(62) if seed is None else seed, properties)
     for stage in gates.STAGES:
@@ -122,7 +125,7 @@ def _behaviour(
     operator, fresh = pair
     if "triton" in sources and device != "cpu":
         kernel = start("triton")
-        yield _ask(lambda o, p: forms(o, p, kernel), operator, asking.probe("forms", fresh))
+        yield _ask(functools.partial(forms, other=kernel), operator, asking.probe("forms", fresh), "forms")
         for gate in gates.ON_DEVICE:
             yield _ask(gate, kernel, asking.probe(gate.__name__, start("triton"), {}), f"triton {gate.__name__}")
     if against:
@@ -196,14 +199,18 @@ def gates_on_device(
     Meant before training, and again after it: a counter or a clock that the first check missed has run by then.
     """
     rng = torch.Generator().manual_seed(secrets.randbits(62) if seed is None else seed)
-    make = lambda: OperatorProcess(  # noqa: E731
-        sources, form=form, device=device, walls=walls, timeout=timeout, num_heads=num_heads, head_dim=head_dim
-    )
-    with make() as operator, make() as fresh:
+
+    def start() -> OperatorProcess:
+        return OperatorProcess(
+            sources, form=form, device=device, walls=walls, timeout=timeout, num_heads=num_heads, head_dim=head_dim
+        )
+
+    with start() as operator, start() as fresh:
         probe = Probe(rng, fresh, num_heads=num_heads, head_dim=head_dim, chunk_size=chunk_size, dtype=dtype)
         asked = [_ask(gate, operator, probe) for gate in gates.ON_DEVICE]
         for B, T in shapes:
-            asked.append(_ask(lambda o, p, B=B, T=T: gates.exact(o, p, B, T), operator, probe, f"exact {B}x{T}"))  # type: ignore[misc]
+            gate = functools.partial(gates.exact, B=B, T=T)
+            asked.append(_ask(gate, operator, probe, f"exact {B}x{T}"))
     return tuple(asked)
 
 
@@ -218,9 +225,9 @@ def _stored(against: Path) -> Iterator[tuple[str, dict[str, str]]]:
 
 def _duplicate(sources: Mapping[str, str], against: Path, path: Path) -> str | None:
     """The stored variant with the same naive.py in normal form; a variant is no duplicate of itself."""
-    form = source.normal_form(sources["naive"])
+    form = normal_form(sources["naive"])
     for name, stored in _stored(against):
-        if (against / name).resolve() != path.resolve() and source.normal_form(stored["naive"]) == form:
+        if (against / name).resolve() != path.resolve() and normal_form(stored["naive"]) == form:
             return name
     return None
 
@@ -237,7 +244,8 @@ def _equal(process: OperatorProcess, stored: Mapping[str, str], inputs: dict[str
     try:
         process.load(stored)
         described = process.describe(0)
-        if {n for n in described.projections if n != "output_gate"} | set(described.parameters) != set(inputs) - {"q", "k", "v", "beta"}:
+        declared = {n for n in described.projections if n != "output_gate"} | set(described.parameters)
+        if declared != set(inputs) - set(STANDARD):
             return False
         theirs = process.forward(inputs, chunk_size=probe.chunk_size)
     except OperatorError:

@@ -1,10 +1,7 @@
 """The trusted side's handle on a worker: asks, waits with a deadline, checks every answer, ends the process."""
 
-import fcntl
 import functools
 import keyword
-import os
-import select
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,18 +12,18 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from evaluator import sandbox, wire
+from evaluator import wire
+from evaluator.conversation import Conversation, OperatorError, printable
 from evaluator.sandbox import Walls
 
-KINDS = ("raised", "crashed", "timeout", "bad-output", "memory")
-MAX_LOG = 64 << 10
-MAX_FLOOD = 64 << 20
 MAX_SOURCE = 256 << 10
 MAX_DECLARED = 64
 MAX_WIDTH = 4096
 RESERVED = ("q", "k", "v", "beta", "chunk_size", "state", "grad_o", "o")
 
 Tensors = dict[str, Tensor]
+
+__all__ = ["Description", "OperatorError", "OperatorProcess", "Unrolled", "read_sources"]
 
 
 @dataclass(frozen=True)
@@ -46,15 +43,6 @@ class Unrolled:
     o: Tensor
     grads: dict[str, Tensor | None]
     state_sizes: list[int]  # numbers per row and head after each token
-
-
-class OperatorError(Exception):
-    """An operator failed: `kind` is one of KINDS, the message one sentence safe to print."""
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.message = message
 
 
 def read_sources(path: Path) -> dict[str, str]:
@@ -102,29 +90,8 @@ class OperatorProcess:
             raise FileNotFoundError(f"the variant has no {form}.py")
         self.form, self.device, self.walls, self.timeout = form, device, walls, timeout
         self.num_heads, self.head_dim, self.seed = num_heads, head_dim, seed
-        self.log = b""
-        self._flood = 0
-        self._failure: OperatorError | None = None
         self._loaded = False
-        self._start(memory, threads)
-
-    def _start(self, memory: int, threads: int | None) -> None:
-        request, self._request = os.pipe()
-        self._reply, reply = os.pipe()
-        self._log, log = os.pipe()
-        for fd in (self._request, self._reply, self._log):
-            os.set_blocking(fd, False)
-        for fd in (self._request, self._reply):
-            if hasattr(fcntl, "F_SETPIPE_SZ"):
-                fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, 1 << 20)
-        try:
-            self.jail = sandbox.start(
-                ("-m", "evaluator.worker"), self.walls, pass_fds=(request, reply), log_fd=log, device=self.device,
-                memory=memory, threads=threads, arguments=(str(request), str(reply)),
-            )  # fmt: skip
-        finally:
-            for fd in (request, reply, log):
-                os.close(fd)
+        self._talk = Conversation(walls, device, memory, threads)
 
     def __enter__(self) -> Self:
         return self
@@ -134,7 +101,17 @@ class OperatorProcess:
 
     def close(self) -> None:
         """End the process and all that it started; the handle answers nothing more."""
-        self._end(OperatorError("crashed", "the operator's process was closed"))
+        self._talk.close()
+
+    @property
+    def failed(self) -> bool:
+        """Whether the process is gone; every further question is answered by what ended it."""
+        return self._talk.failure is not None
+
+    @property
+    def log(self) -> bytes:
+        """The first of what the process printed."""
+        return self._talk.log
 
     # --- questions ---
 
@@ -149,7 +126,7 @@ class OperatorProcess:
         header, parameters = self._one({"request": "describe", **heads}, {}, limit=64 << 20)
         projections = header.get("projections")
         if not isinstance(projections, dict) or not all(type(n) is int for n in projections.values()):
-            raise self._bad("projections is not a dict of name to width")
+            raise self._talk.bad("projections is not a dict of name to width")
         _check_names([*projections, *parameters])
         for name, width in projections.items():
             if not 1 <= width <= MAX_WIDTH:
@@ -190,7 +167,7 @@ class OperatorProcess:
         answer, found = self._one(header, {**inputs, "grad_o": grad_o}, limit=limit)
         sizes = answer.get("state_sizes")
         if not isinstance(sizes, list) or not all(type(n) is int for n in sizes):
-            raise self._bad("the sizes of a recurrent state are no list of numbers")
+            raise self._talk.bad("the sizes of a recurrent state are no list of numbers")
         return Unrolled(self._like(found, "o", inputs["v"], inputs["q"].dtype), self._grads(inputs, found), sizes)
 
     def measure(self, inputs: Tensors, *, chunk_size: int, repeat: int, memory: bool = False) -> tuple[float, int]:
@@ -201,7 +178,7 @@ class OperatorProcess:
         """
         header = {"request": "measure", "chunk_size": chunk_size, "repeat": repeat, "memory": memory}
         self._load(time.monotonic() + self.timeout)
-        clock = self.jail.processor_time if self.device == "cpu" and self.jail.processor_time() else time.perf_counter
+        clock = self._talk.jail.processor_time if self.device == "cpu" and self._talk.jail.processor_time() else time.perf_counter
         began = clock()
         answer, _ = self._one(header, inputs, limit=0)
         seconds = clock() - began
@@ -214,22 +191,15 @@ class OperatorProcess:
         """Ask anything and yield each part of the answer as it comes; `timeout` is for the whole of it."""
         deadline = time.monotonic() + (timeout or self.timeout)
         self._load(deadline)
-        yield from self._ask(header, tensors, deadline, limit)
-
-    # --- the conversation ---
+        yield from self._talk.ask(header, tensors, deadline, limit)
 
     def _one(
         self, header: wire.Header, tensors: Tensors, *, limit: int, timeout: float | None = None
     ) -> tuple[wire.Header, Tensors]:
         parts = list(self.request(header, tensors, timeout=timeout, limit=limit))
         if len(parts) != 1:
-            raise self._bad(f"an answer came in {len(parts)} parts")
+            raise self._talk.bad(f"an answer came in {len(parts)} parts")
         return parts[0]
-
-    @property
-    def failed(self) -> bool:
-        """Whether the process is gone; every further question is answered by what ended it."""
-        return self._failure is not None
 
     def load(self, sources: Mapping[str, str]) -> None:
         """Put another variant into the same process, which then has seen both."""
@@ -246,128 +216,19 @@ class OperatorProcess:
             if text
         }
         header = {"request": "load", "form": self.form, "device": self.device}
-        for _ in self._ask(header, sources, deadline + 60, 0):  # a machine under load imports torch slowly
+        for _ in self._talk.ask(header, sources, deadline + 60, 0):  # a machine under load imports torch slowly
             pass
         self._loaded = True
-
-    def _ask(self, header: wire.Header, tensors: Tensors, deadline: float, limit: int) -> Iterator[tuple[wire.Header, Tensors]]:
-        if self._failure:
-            raise self._failure
-        wait = self._patience(header["request"], deadline)
-        try:
-            wire.send(self._request, header, tensors, wait=wait)
-            while True:
-                answer, found = wire.receive(self._reply, limit=limit, wait=wait)
-                reply = answer.pop("reply", None)
-                if reply == "end":
-                    return
-                if reply == "error":
-                    raise self._refused(answer)
-                yield answer, found
-        except wire.WireClosed:
-            raise self._end(self._ended()) from None
-        except wire.WireError as error:
-            raise self._bad(str(error)) from None
-
-    def _patience(self, request: str, deadline: float) -> wire.Wait:
-        poll = {False: select.poll(), True: select.poll()}
-        poll[False].register(self._reply, select.POLLIN)
-        poll[True].register(self._request, select.POLLOUT)
-        for each in poll.values():
-            each.register(self._log, select.POLLIN)
-        started = time.monotonic()
-        watch = started + 0.05
-
-        def wait(fd: int, write: bool) -> None:
-            nonlocal watch
-            while True:
-                now = time.monotonic()
-                if now >= deadline:
-                    raise self._end(OperatorError("timeout", f"{request} was not answered within {deadline - started:.0f} s"))
-                ready = dict(poll[write].poll(max(1.0, 1000 * min(deadline - now, watch - now))))
-                if time.monotonic() >= watch:
-                    self._watch()
-                    watch = time.monotonic() + min(1.0, 0.1 + (now - started) / 20)
-                if self._log in ready and not self._drain():
-                    poll[write].unregister(self._log)
-                if fd in ready:
-                    return
-
-        return wait
-
-    def _watch(self) -> None:
-        trouble = self.jail.trouble()
-        if trouble:
-            raise self._end(OperatorError("memory", trouble))
-
-    def _drain(self) -> bool:
-        """Keep the first of what the process prints, read on and forget the rest, end it if it never stops."""
-        try:
-            data = os.read(self._log, 1 << 16)
-        except BlockingIOError:
-            return True
-        self.log += data[: MAX_LOG - len(self.log)]
-        self._flood += len(data)
-        if self._flood > MAX_FLOOD:
-            raise self._end(OperatorError("crashed", f"the process printed more than {MAX_FLOOD >> 20} MiB"))
-        return bool(data)
-
-    # --- failures ---
-
-    def _end(self, failure: OperatorError) -> OperatorError:
-        """Kill the process; what it failed of first is what every later question hears."""
-        if self._failure is None:
-            self._failure = failure
-            self.jail.kill()
-            for fd in (self._request, self._reply, self._log):
-                os.close(fd)
-        return self._failure
-
-    def _ended(self) -> OperatorError:
-        self._watch_log()
-        try:
-            status = self.jail.process.wait(5)
-        except Exception:  # it closed its pipe and lives on
-            return OperatorError("crashed", "the process closed its pipe")
-        how = f"was ended by signal {-status if status < 0 else status - 128}" if status < 0 or status > 128 else f"ended with status {status}"
-        return OperatorError("crashed", f"the operator's process {how} before it answered{self._last_words()}")
-
-    def _watch_log(self) -> None:
-        try:
-            self.log += os.read(self._log, MAX_LOG)[: MAX_LOG - len(self.log)]
-        except BlockingIOError:
-            pass
-
-    def _last_words(self) -> str:
-        lines = printable(self.log.decode(errors="replace")[-300:])
-        return f"; its last words: {lines}" if lines else ""
-
-    def _refused(self, answer: wire.Header) -> OperatorError:
-        kind, message = answer.get("kind"), answer.get("message")
-        if kind not in KINDS or not isinstance(message, str):
-            return self._bad("a failure without a kind and a message")
-        failure = OperatorError(kind, printable(message))
-        return self._end(failure) if kind == "crashed" else failure
-
-    def _bad(self, what: str) -> OperatorError:
-        return self._end(OperatorError("bad-output", f"the operator's process answered out of turn: {printable(what)}"))
 
     def _like(self, found: Tensors, name: str, like: Tensor, dtype: torch.dtype) -> Tensor:
         tensor = found.get(name)
         if tensor is None or tensor.shape != like.shape or tensor.dtype != dtype:
-            raise self._bad(f"{name} is missing or of another shape or dtype than asked for")
+            raise self._talk.bad(f"{name} is missing or of another shape or dtype than asked for")
         return tensor
 
     def _grads(self, inputs: Tensors, found: Tensors) -> dict[str, Tensor | None]:
         names = [name for name, x in inputs.items() if x.is_floating_point()]
         return {n: self._like(found, f"grad:{n}", inputs[n], inputs[n].dtype) if f"grad:{n}" in found else None for n in names}
-
-
-def printable(text: str, limit: int = 300) -> str:
-    """Text of a stranger on one line, without escapes or anything invisible."""
-    shown = "".join(c if c.isprintable() else " " for c in text[: 4 * limit])
-    shown = " ".join(shown.split())
-    return shown if len(shown) <= limit else shown[: limit - 3] + "..."
 
 
 def _check_names(names: list[str]) -> None:

@@ -4,28 +4,25 @@ Levels: `bubblewrap` (namespaces, and everything below inside them), `landlock` 
 without rights where root can step down), `plain` (rlimits and watching only).
 """
 
-import contextlib
 import dataclasses
 import functools
 import importlib.util
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from evaluator import confine
+from evaluator.jail import SCRATCH, Jail, launch
 
 MODES = ("require", "auto", "off")
 NOBODY = 65534
-SCRATCH = 256 << 20  # bytes a worker may write to its own folder
-MAX_TASKS = 96 + 8 * (os.cpu_count() or 1)  # threads and processes of one worker
+OWN_FOLDER = "delta-rule-"
 PACKAGE = Path(__file__).resolve().parent
 
 
@@ -56,7 +53,9 @@ def choose(mode: str) -> Walls:
 
 @functools.cache
 def _best() -> Walls:
-    inner = [name for name, here in (("landlock", confine.landlock_version()), ("seccomp", confine.has_seccomp())) if here]
+    inner = [
+        name for name, here in (("landlock", confine.landlock_version()), ("seccomp", confine.has_seccomp())) if here
+    ]
     inner += ["rlimits", "watch"]
     nobody = ["nobody"] if os.name == "posix" and os.getuid() == 0 and _readable_by_all(_runtime()) else []
     for user in [nobody, []] if nobody else [[]]:
@@ -90,60 +89,6 @@ def _user(nobody: bool) -> dict[str, object]:
 # --- starting -----------------------------------------------------------------------------------
 
 
-class Jail:
-    """One untrusted process with all that it started; `kill` leaves nothing of it."""
-
-    def __init__(self, process: subprocess.Popen[bytes], scratch: Path, memory: int, contained: bool) -> None:
-        self.process = process
-        self.scratch = scratch
-        self.memory = memory
-        self.contained = contained  # in a process namespace, which ends as a whole
-        _own.add(process.pid)
-
-    def trouble(self) -> str | None:
-        """One sentence if the process uses more memory, threads or disk than it may, else None."""
-        tree = [self.process.pid, *_descendants(self.process.pid)]
-        resident, tasks = sum(map(_resident, tree)), sum(map(_tasks, tree))
-        if resident > self.memory:
-            return f"the process holds {resident >> 20} MiB of memory, more than the {self.memory >> 20} it may"
-        if tasks > MAX_TASKS:
-            return f"the process runs {tasks} threads and processes, more than the {MAX_TASKS} it may"
-        written = _written(self.scratch)
-        if written > SCRATCH:
-            return f"the process wrote {written >> 20} MiB to its folder, more than the {SCRATCH >> 20} it may"
-        return None
-
-    def processor_time(self) -> float:
-        """Seconds that all threads of the process and of what it started have run, 0.0 where the kernel does not tell."""
-        tree = [self.process.pid, *_descendants(self.process.pid)]
-        files = [f"/proc/{pid}/task/{task}/schedstat" for pid in tree for task in _listdir(f"/proc/{pid}/task")]
-        return sum(int((_text(file).split() or ["0"])[0]) for file in files) / 1e9
-
-    def kill(self) -> int | None:
-        """End the process and everything it started, remove its folder, and give its exit status if it had one."""
-        status = self.process.poll()
-        _own.discard(self.process.pid)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        deadline = time.monotonic() + 5
-        while (left := [pid for pid in self._left() if _alive(pid)]) and time.monotonic() < deadline:
-            for pid in left:
-                _signal(pid)
-            time.sleep(0.002)
-        self.process.wait()
-        shutil.rmtree(self.scratch, onerror=_open_and_retry)
-        return status
-
-    def _left(self) -> list[int]:
-        """What is below the process, and what came to us when its parent, the process, was gone."""
-        here = {os.getsid(0), *_own}
-        orphans = [] if self.contained else [p for p in _children(os.getpid()) if _session(p) not in here]
-        return [*_descendants(self.process.pid), *orphans, *(d for p in orphans for d in _descendants(p))]
-
-
-_own: set[int] = set()  # the workers of this process that are alive; each leads a session
-
-
 def start(
     python: Sequence[str],
     walls: Walls,
@@ -157,7 +102,8 @@ def start(
 ) -> Jail:
     """Start `python ... SPEC arguments...` behind walls, as ("-m", "evaluator.worker"), which must raise SPEC itself."""
     contained, nobody = walls.level == "bubblewrap", "nobody" in walls.standing
-    scratch = Path(tempfile.mkdtemp(prefix="delta-rule-"))
+    _remove_what_the_killed_left()
+    scratch = Path(tempfile.mkdtemp(prefix=f"{OWN_FOLDER}{os.getpid()}-"))
     if nobody:
         os.chown(scratch, NOBODY, NOBODY)
     inside = Path("/tmp") if contained else scratch
@@ -166,12 +112,19 @@ def start(
     command = [sys.executable, "-P", *python, spec, *arguments]
     if contained:
         command = ["bwrap", *_bubblewrap(device, environment), "--", *command]
-    process = subprocess.Popen(  # type: ignore[call-overload]
-        command, stdin=subprocess.DEVNULL, stdout=log_fd, stderr=log_fd, pass_fds=pass_fds, env=environment,
-        cwd=scratch, start_new_session=True, **_user(nobody),
+    return launch(
+        scratch, memory, contained, command,
+        stdout=log_fd, stderr=log_fd, pass_fds=pass_fds, env=environment, **_user(nobody),
     )  # fmt: skip
-    confine.become_subreaper()
-    return Jail(process, scratch, memory, contained)
+
+
+@functools.cache
+def _remove_what_the_killed_left() -> None:
+    """Folders of workers whose evaluator was killed before it could remove them."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{OWN_FOLDER}*-*"):
+        pid = folder.name.removeprefix(OWN_FOLDER).split("-")[0]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists() and Path("/proc/self").exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _spec(walls: Walls, device: str, memory: int, inside: Path) -> confine.Spec:
@@ -182,7 +135,12 @@ def _spec(walls: Walls, device: str, memory: int, inside: Path) -> confine.Spec:
         compiler=device != "cpu",
         memory=memory if device == "cpu" else None,
         read=(*map(str, _runtime() + _readable_system(device)), *(["/proc"] if contained else _PROC), *_DEVICES),
-        write=(str(inside), "/dev/null", *_device_nodes(device), *(["/proc/self"] if device != "cpu" else [])),  # CUDA names threads
+        write=(
+            str(inside),
+            "/dev/null",
+            *_device_nodes(device),
+            *(["/proc/self"] if device != "cpu" else []),
+        ),  # CUDA names threads
         parent=None if contained else os.getpid(),
     )
 
@@ -251,83 +209,6 @@ def _device_nodes(device: str) -> list[str]:
 
 
 def _readable_by_all(paths: Iterable[Path]) -> bool:
-    places = {parent for path in paths for parent in (path, *path.parents)}
-    return all(place.stat().st_mode & 0o005 == 0o005 for place in places)
-
-
-# --- watching and ending ------------------------------------------------------------------------
-
-
-def _descendants(pid: int) -> list[int]:
-    """Every process below one, from /proc; empty where there is none."""
-    below = _children(pid)
-    return [*below, *(grandchild for child in below for grandchild in _descendants(child))]
-
-
-def _children(pid: int) -> list[int]:
-    tasks = _listdir(f"/proc/{pid}/task")
-    if tasks and not os.path.exists(f"/proc/{pid}/task/{tasks[0]}/children"):  # a kernel without that file
-        return [int(p) for p in _listdir("/proc") if p.isdigit() and _stat(int(p), 1) == str(pid)]
-    return [int(child) for task in tasks for child in _text(f"/proc/{pid}/task/{task}/children").split()]
-
-
-def _resident(pid: int) -> int:
-    fields = _text(f"/proc/{pid}/statm").split()
-    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if fields else 0
-
-
-def _tasks(pid: int) -> int:
-    return len(_listdir(f"/proc/{pid}/task"))
-
-
-def _written(folder: Path) -> int:
-    total = 0
-    for place, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(OSError):
-                total += os.lstat(os.path.join(place, name)).st_blocks * 512
-    return total
-
-
-def _session(pid: int) -> int:
-    return int(_stat(pid, 3) or -1)
-
-
-def _alive(pid: int) -> bool:
-    with contextlib.suppress(ChildProcessError):  # an orphan that came to us and ended waits to be reaped
-        if pid not in _own:
-            os.waitpid(pid, os.WNOHANG)
-    return _stat(pid, 0) not in ("", "Z", "X")
-
-
-def _stat(pid: int, field: int) -> str:
-    """One field of /proc/PID/stat, counted from the state (0), the parent (1), the group (2), the session (3)."""
-    fields = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    return fields[field] if len(fields) > field else ""
-
-
-def _open_and_retry(remove: Callable[[str], object], path: str, _: object) -> None:
-    """A variant may have closed its folder to us."""
-    with contextlib.suppress(OSError):
-        os.chmod(os.path.dirname(path), 0o700)
-        os.chmod(path, 0o700, follow_symlinks=False) if not os.path.islink(path) else None
-        remove(path)
-
-
-def _signal(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.kill(pid, signal.SIGKILL)
-
-
-def _text(path: str) -> str:
-    try:
-        return Path(path).read_text(errors="replace")
-    except OSError:
-        return ""
-
-
-def _listdir(path: str) -> list[str]:
-    try:
-        return os.listdir(path)
-    except OSError:
-        return []
+    """Whether a user without rights finds and reads them."""
+    on_the_way = {parent for path in paths for parent in path.parents}
+    return all(p.stat().st_mode & 0o001 for p in on_the_way) and all(p.stat().st_mode & 0o005 == 0o005 for p in paths)

@@ -97,7 +97,7 @@ def _entry(entry: Any) -> tuple[str, torch.dtype, list[int], int]:
 
 def _bytes_of(tensor: Tensor) -> memoryview:
     flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-    return memoryview(flat.numpy())
+    return memoryview(flat.numpy())  # type: ignore[arg-type]
 
 
 def _tensor(data: bytearray, dtype: torch.dtype, shape: list[int]) -> Tensor:

@@ -69,7 +69,8 @@ def load(sources: dict[str, str], form: str, device: str, folder: Path) -> Opera
 
 def _module(name: str, path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -305,8 +306,8 @@ def _failure(error: BaseException) -> dict[str, str]:
 def _last_line(error: BaseException) -> str | None:
     """Where in the variant it was raised."""
     frames = inspect.getinnerframes(error.__traceback__) if error.__traceback__ else []
-    lines = [f"{frame.lineno} of {Path(frame.filename).name}" for frame in frames if "variant_" in str(frame.frame.f_globals.get("__name__"))]
-    return lines[-1] if lines else None
+    own = [f for f in frames if str(f.frame.f_globals.get("__name__")).startswith("variant_")]
+    return f"{own[-1].lineno} of {Path(own[-1].filename).name}" if own else None
 
 
 if __name__ == "__main__":

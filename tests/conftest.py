@@ -1,6 +1,9 @@
 """A root to work in, a stand-in evaluator that trains nothing, and a model that says what it is told to say."""
 
 import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch: tests run side by side, and threads that spin take minutes
+
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence

@@ -46,7 +46,9 @@ def _step(
     operator: OperatorProcess, probe: Probe, weights: dict[str, Tensor], optimizer: torch.optim.Adam, rows: Tensor
 ) -> float:
     """One step of training; the share of next tokens that were predicted before it."""
-    inputs = {n.removeprefix("to_"): _lookup(w, rows[:, :-1], n, probe) for n, w in weights.items() if n.startswith("to_")}
+    inputs = {
+        n.removeprefix("to_"): _lookup(w, rows[:, :-1], n, probe) for n, w in weights.items() if n.startswith("to_")
+    }
     inputs |= {n.removeprefix("own_"): w.expand(ROWS, *w.shape) for n, w in weights.items() if n.startswith("own_")}
     given = {n: x.detach().contiguous() for n, x in inputs.items()}
     zero = torch.zeros_like(given["v"])

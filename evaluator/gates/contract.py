@@ -21,11 +21,15 @@ def declarations(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
         if not same or any(not torch.equal(first.parameters[n], other.parameters[n]) for n in first.parameters):
             raise Rejected("projections or parameters differ from call to call; draw only from the generator given")
     if first.projections.get("output_gate", operator.head_dim) != operator.head_dim:
-        raise Rejected(f"output_gate has width {first.projections['output_gate']}, it must be head_dim = {operator.head_dim}")
+        raise Rejected(
+            f"output_gate has width {first.projections['output_gate']}, it must be head_dim = {operator.head_dim}"
+        )
     count = model_parameters(first.projections, {n: tuple(p.shape) for n, p in first.parameters.items()})
     limit = int(BASELINE_PARAMETERS * MORE_PARAMETERS)
     if count > limit:
-        raise Rejected(f"the model has {count} parameters at vocabulary 16, at most {limit} are allowed (10 % over the baseline)")
+        raise Rejected(
+            f"the model has {count} parameters at vocabulary 16, at most {limit} are allowed (10 % over the baseline)"
+        )
     return {"parameters": {"model": count, "baseline": BASELINE_PARAMETERS}, "recurrent": first.has_recurrence}
 
 
@@ -123,7 +127,7 @@ def cost(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     if short > 4:
         raise Rejected(f"128 tokens take {short:.1f} s; at most 4 s are allowed")
     T = 256 if short < 0.15 else 32
-    times = {n: math.inf for n in (T, 2 * T, 4 * T)}
+    times = dict.fromkeys((T, 2 * T, 4 * T), math.inf)
     for _ in range(5):  # more rounds only while it looks too slow
         times = {n: min(best, _seconds(operator, probe, n)) for n, best in times.items()}
         exponent = math.log2(times[4 * T] / times[2 * T])

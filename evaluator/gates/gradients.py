@@ -61,7 +61,9 @@ def _exponents(operator: OperatorProcess, probe: Probe, x: Tensors, name: str) -
     rows = {n: v.expand(len(sizes), *v.shape[1:]).contiguous() for n, v in x.items()}
     rows[name] = x[name] * (1 + sizes.view(-1, *[1] * (x[name].dim() - 1)) * noise)
     o = operator.forward(rows, chunk_size=probe.chunk_size).double()
-    moved = (o[R:] - o[:R].repeat(len(steps), 1, 1, 1)).flatten(1).norm(dim=1).view(len(steps), R).median(1).values.tolist()
+    moved = (
+        (o[R:] - o[:R].repeat(len(steps), 1, 1, 1)).flatten(1).norm(dim=1).view(len(steps), R).median(1).values.tolist()
+    )
     pairs = zip(steps, steps[1:], moved, moved[1:], strict=False)
     return {a: math.log(n / m) / math.log(b / a) if m > 0 and n > 0 else math.nan for a, b, m, n in pairs}
 
@@ -100,7 +102,9 @@ class Check:
     @property
     def error(self) -> float:
         """Distance to the claim where it fits best, over a step and the next."""
-        return min((max(abs(a - self.claimed), abs(b - self.claimed)) / self.scale for a, b in self.pairs), default=math.inf)
+        return min(
+            (max(abs(a - self.claimed), abs(b - self.claimed)) / self.scale for a, b in self.pairs), default=math.inf
+        )
 
     @property
     def doubt(self) -> float:
@@ -140,7 +144,10 @@ def _checks(operator: OperatorProcess, probe: Probe) -> list[Check]:
     _, grads = operator.vjp(x, grad_o, chunk_size=probe.chunk_size)
     full = {n: g if g is not None else torch.zeros_like(x[n]) for n, g in grads.items()}
     every = [[name] for name in x] + [list(x)] * 3
-    return [_check(operator, probe, x, full, grad_o, {n: probe.randn(*x[n].shape, dtype=dtype) for n in names}) for names in every]
+    return [
+        _check(operator, probe, x, full, grad_o, {n: probe.randn(*x[n].shape, dtype=dtype) for n in names})
+        for names in every
+    ]
 
 
 def _check(
@@ -151,7 +158,10 @@ def _check(
     moved = {n: v.expand(len(signed), *v.shape[1:]).contiguous() for n, v in x.items()}
     for name, d in direction.items():
         moved[name] = moved[name] + signed.view(-1, *[1] * (d.dim() - 1)) * d
-    o = operator.forward(moved, chunk_size=probe.chunk_size).double() - operator.forward(x, chunk_size=probe.chunk_size).double()
+    o = (
+        operator.forward(moved, chunk_size=probe.chunk_size).double()
+        - operator.forward(x, chunk_size=probe.chunk_size).double()
+    )
     sums = (o * grad_o.double()).sum((1, 2, 3)).tolist()
     slopes = tuple((up - down) / (2 * h) for up, down, h in zip(sums[::2], sums[1::2], steps, strict=True))
     claimed = sum(float((grads[n] * d).double().sum()) for n, d in direction.items())
