@@ -131,7 +131,7 @@ def _mad(name: str, settings: tuple[Setting, ...]) -> Protocol:
 
 
 PROTOCOLS = {
-    "smoke": Protocol("smoke", 1, _smoke(), (1e-3, 3e-3), (0.0,), epochs=6, batch_size=32, width=64, head_dim=32),
+    "smoke": Protocol("smoke", 1, _smoke(), (1e-3, 3e-3), (0.0,), epochs=4, batch_size=32, width=64, head_dim=32),
     "fast": _mad("fast", tuple(BASELINES.values())),
     "mad": _mad("mad", tuple(s for task in TASKS for s in settings_of(task))),
 }

@@ -81,7 +81,7 @@ def score(job: Job, report: Report) -> dict[str, Any]:
     todo = sorted(left, key=lambda s: cost(s, job.protocol))  # what is cheap tells something soon
     if len(todo) < len(job.settings):
         report({"event": "note", "message": f"going on: {len(job.settings) - len(todo)} settings are done already"})
-    _write(job, header, None)
+    header["started"] = _write(job, header, None)["started"]
     return _write(job, header, _run_between_gates(job, todo, report) if todo else None)
 
 
@@ -175,6 +175,8 @@ def _run(job: Job, todo: Sequence[Setting], report: Report) -> Failure | None:
     progress = Progress(job.protocol, todo, report)
     pending: list[tuple[Setting, Future[list[Row]]]] = []
     with contextlib.ExitStack() as stack:
+        if job.device.type == "cpu":
+            torch.set_num_threads(1)  # the cores belong to the training
         judge = stack.enter_context(_process(job))
         auditor = stack.enter_context(ThreadPoolExecutor(1))
         trainer = _Trainer(job, stack)
