@@ -133,6 +133,9 @@ def cost(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
         exponent = math.log2(times[4 * T] / times[2 * T])
         if exponent <= 1.25:
             break
+    if exponent > 1.5:  # a machine's caches may end just there: the next octave must agree
+        longer = min(_seconds(operator, probe, 8 * T) for _ in range(3))
+        exponent = min(exponent, math.log2(longer / times[4 * T]))
     if exponent > 1.5:
         told = ", ".join(f"{1000 * t:.3g} ms at {n}" for n, t in times.items())
         raise Rejected(f"time grows as T^{exponent:.2f} ({told}); it must be linear in T")

@@ -23,12 +23,34 @@ def chunk(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     early = {c: operator.forward(start, chunk_size=c) for c in (4, 8, 32)}
     allowed = tolerance(operator, probe, start, early[32])
     same = [c for c in (4, 8) if gap(early[c], early[32]) <= allowed]
+    if not invariant and _wider(operator, probe, x, o[32]):
+        raise Rejected(
+            "the first 64 tokens are the same with chunk_size 32 and 64, and 32 empty tokens in front change what follows "
+            "while a larger number of them does not: chunks are wider than chunk_size"
+        )
     if not invariant and same:
         raise Rejected(
             f"the first 32 tokens are the same with chunk_size {same[0]} and 32 and later ones are not: chunks are wider than "
             "chunk_size; use chunk_size as it is given"
         )
     return {"chunk_invariant": invariant}
+
+
+def _wider(operator: OperatorProcess, probe: Probe, x: Tensors, o: Tensor) -> bool:
+    """Whether chunks of 32 act as chunks of 64 or more: o, the outputs for x, then begins anew every so many tokens."""
+    over_time = probe.over_time(x)
+    start = {n: v[:, :, :64].contiguous() if n in over_time else v for n, v in x.items()}
+    first, second = (operator.forward(start, chunk_size=c) for c in (32, 64))
+    if gap(first, second) > tolerance(operator, probe, start, first):
+        return False
+
+    def unmoved_by(count: int) -> bool:
+        """By `count` tokens of nothing in front."""
+        empty = {n: torch.zeros(*v.shape[:2], count, *v.shape[3:], dtype=v.dtype) for n, v in x.items() if n in over_time}
+        later = {n: torch.cat((empty[n], v), 2) if n in over_time else v for n, v in x.items()}
+        return gap(operator.forward(later, chunk_size=32)[:, :, count:], o) <= tolerance(operator, probe, x, o)
+
+    return not unmoved_by(32) and any(unmoved_by(count) for count in (64, 128, 256))
 
 
 def state(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
