@@ -1,6 +1,8 @@
 """Writes that a kill or a full disk cannot leave half done, and reads that are bounded."""
 
+import errno
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -45,8 +47,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
-    """At most `limit` bytes of `path`."""
-    with open(path, "rb") as file:
+    """At most `limit` bytes of `path`; a pipe or a device, on which a read may wait for ever, is an OSError."""
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise PermissionError(errno.EACCES, "Not a regular file", str(path))
         return file.read(limit)
 
 

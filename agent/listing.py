@@ -41,7 +41,8 @@ class Row:
         return {
             **self.__dict__,
             "scores": scores,
-            "mad_score": None if self.kind == "imported" else mean_score(scores),
+            "mad_score": mean_score(scores) if self.kind != "imported" and self.protocol == "mad" else None,
+            "mean_of_six": mean_score(scores) if self.kind != "imported" else None,
             "sources": list(self.sources),
         }
 

@@ -1,5 +1,6 @@
 """Builds the parts of a run out of its settings."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,6 +18,7 @@ from .progress import Reporter
 from .proposers import Catalogue, Manual, Prompted, Proposer
 from .repo import GitError, Repo, open_repo
 from .settings import Settings
+from .text import one_line
 
 
 @contextmanager
@@ -75,6 +77,8 @@ def repo_for(root: Path, settings: Settings, say: Callable[[str], None]) -> Repo
 
 
 def _model(settings: Settings) -> Model:
+    if settings.server and not re.match(r"https?://[^/\s]+", settings.server):
+        raise BadInput(f"--base-url {one_line(settings.server, 100)}: an address begins with http:// or https:// and a host")
     from .llm import OpenAIModel, Prices  # imports openai, which takes longer than a whole `agent list`
 
     return OpenAIModel(
