@@ -229,7 +229,8 @@ def forward(
     if arch.autoencoder:
         x, y = _decode(weights, x + y, arch, ops, dtype), None
     _, normed = ops.add_norm(x, y, weights["head.norm"], dtype)
-    return ops.linear(normed.view(R, B * T, -1), weights["head.linear"], weights["head.bias"])
+    logits: Tensor = ops.linear(normed.view(R, B * T, -1), weights["head.linear"], weights["head.bias"])
+    return logits
 
 
 def _mixer(
@@ -243,7 +244,8 @@ def _mixer(
     o = operator(inputs)
     if last_only:
         o, gate = o[:, :, -1:], None if gate is None else gate[:, :, -1:].contiguous()
-    return ops.linear(ops.head_norm(o, w["mixer.head_norm"], gate, B), w["mixer.out"])
+    out: Tensor = ops.linear(ops.head_norm(o, w["mixer.head_norm"], gate, B), w["mixer.out"])
+    return out
 
 
 def _decode(w: Mapping[str, Tensor], x: Tensor, arch: Architecture, ops: ModuleType, dtype: torch.dtype) -> Tensor:

@@ -18,7 +18,7 @@ from evaluator.kernels.linear import sum_rows
 
 STEPS = 32  # rows of a stretch, a multiple of four
 FORWARD = {"ROWS": 8, "num_warps": 4}  # stretches of a program
-BACKWARD = {"ROWS": 8, "num_warps": 4}
+BACKWARD = {"ROWS": 8, "num_warps": 4, "maxnreg": 128}
 TOKENS = 256  # of a program that makes betas
 
 
