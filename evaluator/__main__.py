@@ -121,16 +121,17 @@ def _changes(given: Sequence[str]) -> dict[str, float]:
 
 
 def _score(args: argparse.Namespace) -> int:
+    from evaluator import job as jobs
     from evaluator import results, score, tasks
 
     if args.seeds < 1 or args.seed < 0:
         raise UsageError(f"--seeds {args.seeds} --seed {args.seed}: at least one seed, none below 0")
-    protocol, settings = score.choose_settings(score.protocol_named(args.protocol), args.task, _changes(args.setting))
+    protocol, settings = jobs.choose_settings(jobs.protocol_named(args.protocol), args.task, _changes(args.setting))
     for setting in settings:
         tasks.check(setting)
     args.out.mkdir(parents=True, exist_ok=True)
     seeds = range(args.seed, args.seed + args.seeds)
-    job = score.make_job(args.variant, protocol, settings, seeds, _device(args.device), _walls(args.sandbox), args.out, args.form, args.seconds)
+    job = jobs.make_job(args.variant, protocol, settings, seeds, _device(args.device), _walls(args.sandbox), args.out, args.form, args.seconds)
     try:
         evaluation = score.score(job, _print_event if args.events else _print_line)
     except results.ResultsError as error:
@@ -193,9 +194,10 @@ def _generate(args: argparse.Namespace) -> int:
 
 
 def _protocol(args: argparse.Namespace) -> int:
-    from evaluator import noise, results, score
+    from evaluator import job as jobs
+    from evaluator import noise, results
 
-    protocol = score.protocol_named(args.name)
+    protocol = jobs.protocol_named(args.name)
     if args.device != "auto":
         _device(args.device)
     if args.sandbox != "auto":
