@@ -1,6 +1,7 @@
 """What an evaluation is asked for: a variant's sources, a protocol, its settings, seeds, a device and walls."""
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ class Job:
     walls: Walls
     out: Path
     seconds: float | None = None  # start no further setting after so long
+    threads: int = os.cpu_count() or 1  # of a training on a CPU; how many does not change its result
 
 
 def make_job(

@@ -3,55 +3,49 @@
 import contextlib
 import platform
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from evaluator import audit, check, results
-from evaluator.job import Job, process_for
-from evaluator.operator import OperatorError
+from evaluator import check, results
+from evaluator.bench import FAILURES, Bench, Failure, failure
+from evaluator.job import Job
 from evaluator.progress import Progress
 from evaluator.protocol import Setting
 from evaluator.results import Row
-from evaluator.rows import audited
 from evaluator.train import sweep
-from evaluator.trainer import Trainer
 
-Failure = tuple[str, str]
-"""A status word and the sentence that says what happened."""
+Pending = list[tuple[Setting, Future[list[Row]]]]
 
 
 def run(job: Job, todo: Sequence[Setting], progress: Progress) -> Failure | None:
     """Trains setting after setting, the audit of each overlapping the training of the next."""
-    pending: list[tuple[Setting, Future[list[Row]]]] = []
-    with contextlib.ExitStack() as stack:
-        if job.device.type == "cpu":
-            torch.set_num_threads(1)  # the cores belong to the training
-        judge = stack.enter_context(process_for(job))
-        auditor = stack.enter_context(ThreadPoolExecutor(1))
-        trainer = Trainer(job, stack)
+    pending: Pending = []
+    with Bench(job) as bench:
         try:
             for i, setting in enumerate(todo):
                 if job.seconds is not None and progress.elapsed > job.seconds:
-                    progress.note(f"{job.seconds:.0f} s have passed: {len(todo) - i} settings are left for another time")
+                    progress.note(left_out(job.seconds, len(todo) - i))
                     break
-                outcomes = trainer.train(setting, progress)
-                pending.append((setting, auditor.submit(audited, job, setting, outcomes, judge)))
+                pending.append((setting, bench.train(setting, progress)))
                 _collect(job, pending, progress, wait=False)
             _collect(job, pending, progress, wait=True)
-        except OperatorError as error:
-            with contextlib.suppress(OperatorError, audit.AuditError):
+        except FAILURES as error:
+            with contextlib.suppress(*FAILURES):
                 _collect(job, pending, progress, wait=True)  # what was trained before it is kept
-            return "train-failed", error.message
-        except audit.AuditError as error:
-            return "audit-failed", str(error)
+            return failure(error)
     return None
 
 
-def _collect(job: Job, pending: list[tuple[Setting, Future[list[Row]]]], progress: Progress, wait: bool) -> None:
+def left_out(seconds: float, count: int) -> str:
+    """What is told when --seconds have passed."""
+    return f"{seconds:.0f} s have passed: {count} settings are left for another time"
+
+
+def _collect(job: Job, pending: Pending, progress: Progress, wait: bool) -> None:
     """Puts on disk what the audit has finished; with `wait`, all of it."""
     while pending and (wait or pending[0][1].done()):
         setting, future = pending.pop(0)

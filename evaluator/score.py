@@ -3,17 +3,28 @@
 import datetime
 from collections.abc import Mapping, Sequence
 from typing import Any
+from typing import Protocol as Interface
 
-from evaluator import local, results, source
+from evaluator import results, source
+from evaluator.bench import Failure
 from evaluator.job import Job
-from evaluator.local import Failure
 from evaluator.progress import Progress, Report, cost
 from evaluator.protocol import Setting, to_json
 from evaluator.results import ResultsError
 from evaluator.train import sweep
 
 
-def score(job: Job, report: Report) -> dict[str, Any]:
+class Place(Interface):
+    """Where an evaluation is made: this machine (the module `local`) or a cluster."""
+
+    def environment(self, job: Job) -> dict[str, Any]: ...
+
+    def gates(self, job: Job, todo: Sequence[Setting]) -> str | None: ...
+
+    def run(self, job: Job, todo: Sequence[Setting], progress: Progress) -> Failure | None: ...
+
+
+def score(job: Job, report: Report, place: Place) -> dict[str, Any]:
     """Trains and audits what is not done yet, and returns the evaluation as it stands in evaluation.json.
 
     Raises ResultsError where the folder holds another evaluation, OSError where it can't be written.
@@ -24,19 +35,21 @@ def score(job: Job, report: Report) -> dict[str, Any]:
     todo = sorted(left, key=lambda s: cost(s, job.protocol))  # what is cheap tells something soon
     if len(todo) < len(job.settings):
         report({"event": "note", "message": f"going on: {len(job.settings) - len(todo)} settings are done already"})
+    header |= place.environment(job)
     header["started"] = _write(job, header, None)["started"]
-    return _write(job, header, _run_between_gates(job, todo, report) if todo else None)
+    progress = Progress(job.protocol, todo, report)
+    return _write(job, header, _run_between_gates(place, job, todo, progress) if todo else None)
 
 
-def _run_between_gates(job: Job, todo: Sequence[Setting], report: Report) -> Failure | None:
+def _run_between_gates(place: Place, job: Job, todo: Sequence[Setting], progress: Progress) -> Failure | None:
     """On a GPU the causal, row and memory gates are asked at the trainer's own sizes, before training and after it.
 
     On a CPU `check` has asked the same on the same device; the audit asks about causality after training anyway.
     """
-    if job.device.type == "cuda" and (message := local.gates(job, todo)):
+    if job.device.type == "cuda" and (message := place.gates(job, todo)):
         return "check-failed", message
-    failure = local.run(job, todo, Progress(job.protocol, todo, report))
-    if not failure and job.device.type == "cuda" and (message := local.gates(job, todo)):
+    failure = place.run(job, todo, progress)
+    if not failure and job.device.type == "cuda" and (message := place.gates(job, todo)):
         return "audit-failed", f"after training: {message}"
     return failure
 
@@ -67,7 +80,7 @@ def _write(job: Job, header: Mapping[str, Any], failure: Failure | None) -> dict
         status, error = "train-failed", f"no run of the sweep stayed finite in {', '.join(diverged)}"
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     content = {
-        "status": status, "error": error, **header, **local.environment(job), **found,
+        "status": status, "error": error, **header, **found,
         "seconds": {"total": round(sum(r.seconds for r in rows), 1)},
         "started": header.get("started", now), "finished": now,
     }
