@@ -251,7 +251,7 @@ def _protocol(args: argparse.Namespace) -> int:
     protocol = jobs.protocol_named(args.name)
     if args.ray:
         _reachable(args.ray)
-    elif args.device != "auto":
+    if args.device != "auto" and args.ray in (None, "local"):
         _device(args.device)
     if args.sandbox != "auto":
         _walls(args.sandbox)
