@@ -75,12 +75,14 @@ def train_peer(job: Job) -> Curve:
 
 
 def train_ours(task: str, form: str, runs: Sequence[Run], epochs: int) -> list[Curve]:
-    """All runs as one group, none of them stopped early: `scored` leaves out what a stop would."""
+    """All runs as one group, until each has passed the accuracy that ends a run: `scored` leaves out what came after."""
     group: Group = build(VARIANT, form, BASELINES[task], False, runs)
-    scores = []
-    for epoch in range(epochs):
-        group.epoch(epoch)
+    scores: list[tuple[list[float], list[float]]] = []
+    passed = [False] * len(runs)
+    while len(scores) < epochs and not all(passed):
+        group.epoch(len(scores))
         scores.append(group.test_scores())
+        passed = [p or a > group.protocol.stop_accuracy for p, a in zip(passed, scores[-1][0], strict=True)]
     accuracy, perplexity = (list(zip(*part, strict=True)) for part in zip(*scores, strict=True))
     return [Curve(task, "ours", r.seed, a, p, None) for r, a, p in zip(runs, accuracy, perplexity, strict=True)]
 
@@ -90,13 +92,13 @@ def spread(scores: Sequence[float]) -> tuple[float, float]:
     return statistics.fmean(scores), statistics.stdev(scores) if len(scores) > 1 else math.nan
 
 
-def compared(theirs: Sequence[Curve], ours: Sequence[Curve]) -> str:
+def compared(theirs: Sequence[Curve], ours: Sequence[Curve], epochs: int) -> str:
     """The sentence about one task."""
     sides = [[c.score for c in curves] for curves in (theirs, ours)]
     (a, sa), (b, sb) = (spread(scores) for scores in sides)
     error = math.sqrt(sa**2 / len(theirs) + sb**2 / len(ours))
     values = [" ".join(f"{s:.4f}" for s in scores) for scores in sides]
-    return (f"{theirs[0].task}, baseline, at most {max(len(c.accuracy) for c in ours)} epochs, {len(ours)} seeds: reference {a:.4f} "
+    return (f"{theirs[0].task}, baseline, at most {epochs} epochs, {len(ours)} seeds: reference {a:.4f} "
             f"(sd {sa:.4f}: {values[0]}), ours {b:.4f} (sd {sb:.4f}: {values[1]}); ours - reference {b - a:+.4f}, "
             f"standard error {error:.4f}")  # fmt: skip
 
@@ -153,7 +155,8 @@ def main() -> None:
             ours += train_ours(task, args.form, runs, epochs[task])
         for task in tasks:
             theirs += [p.result() for p, job in zip(pending, jobs, strict=True) if job.task == task]
-            print(compared(*([c for c in curves if c.task == task] for curves in (theirs, ours))), flush=True)
+            both = [[c for c in curves if c.task == task] for curves in (theirs, ours)]
+            print(compared(*both, epochs[task]), flush=True)
     print(f"The accuracy that the reference returned is at most {own_differs(theirs):.1e} off from its epochs' by our rule.")
     if args.out:
         write(args.out, [*theirs, *ours])

@@ -185,7 +185,7 @@ def test_a_run_is_scored_at_its_lowest_perplexity_before_it_was_ended() -> None:
 def test_the_sentence_of_an_agreement_says_what_was_seen() -> None:
     theirs = [reference_agreement.Curve("compression", "reference", s, (a,), (2.0,), a) for s, a in enumerate((0.5, 0.7))]
     ours = [reference_agreement.Curve("compression", "ours", s, (a,), (2.0,), None) for s, a in enumerate((0.6, 0.8))]
-    said = reference_agreement.compared(theirs, ours)
+    said = reference_agreement.compared(theirs, ours, 1)
     assert "reference 0.6000 (sd 0.1414: 0.5000 0.7000), ours 0.7000 (sd 0.1414" in said
     assert "ours - reference +0.1000, standard error 0.1414" in said
 
