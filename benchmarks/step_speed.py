@@ -13,6 +13,7 @@ import importlib.util
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -20,7 +21,7 @@ import torch
 
 from evaluator.model import architecture, operations, stream_seed
 from evaluator.protocol import PROTOCOLS, Setting, settings_of
-from evaluator.train import Group, sweep
+from evaluator.train import Group, Run, sweep
 
 
 def load(path: Path) -> ModuleType:
@@ -33,7 +34,7 @@ def load(path: Path) -> ModuleType:
     return module
 
 
-def build(folder: Path, form: str, setting: Setting, compiled: bool, num_runs: int) -> Group:
+def build(folder: Path, form: str, setting: Setting, compiled: bool, runs: Sequence[Run]) -> Group:
     """A group ready to train, as the worker builds it."""
     protocol = PROTOCOLS["mad"]
     naive, module = load(folder / "naive.py"), load(folder / f"{form}.py")
@@ -56,7 +57,6 @@ def build(folder: Path, form: str, setting: Setting, compiled: bool, num_runs: i
 
     shapes = {k: tuple(v.shape) for k, v in declare("shapes").items()}  # type: ignore[attr-defined]
     arch = architecture(setting, protocol, projections, shapes)
-    runs = sweep(protocol, [0])[:num_runs]
     return Group(setting, protocol, runs, arch, operator, declare, torch.device("cuda"), operations(torch.device("cuda")))  # type: ignore[arg-type]
 
 
@@ -125,7 +125,7 @@ def main() -> None:
         setting = next(s for s in settings_of(task) if s.name == (name or "baseline"))
         torch.cuda.reset_peak_memory_stats()
         started = time.perf_counter()
-        group = build(args.variant, args.form, setting, args.compile, args.runs)
+        group = build(args.variant, args.form, setting, args.compile, sweep(PROTOCOLS["mad"], [0])[: args.runs])
         build_s = time.perf_counter() - started
         row = {
             "variant": args.variant.name,
