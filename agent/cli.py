@@ -94,6 +94,8 @@ def list_(
 
     Imported rows show each distinct name and values once; they were not measured here.
     """
+    if json_ and csv:
+        raise BadInput("--json and --csv: choose one of them")
     past = _past(root)
     past = past.until(at) if at else past
     rows = [row for row in listing.rows(past) if protocol in (None, row.protocol)]

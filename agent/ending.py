@@ -25,6 +25,8 @@ _OF_THE_MACHINE = {
     errno.EXDEV,
 }
 
+_USAGE: Any = typer.BadParameter.__mro__[1]  # UsageError, of whichever click typer brings along
+
 
 class Sentences(TyperGroup):
     """Turns the errors that have a sentence into it; a bug stays a traceback."""
@@ -35,6 +37,10 @@ class Sentences(TyperGroup):
             return super().invoke(ctx)
         except AgentError as error:
             _end(str(error), error.exit_status, wants_json)
+        except _USAGE as error:
+            if wants_json:
+                _print_error(error.format_message())
+            raise  # typer tells how the command is used, and ends with 2
         except KeyboardInterrupt:
             _end("stopped; what was under way is taken up, or passed over, by the next run", 130, wants_json)
         except OSError as error:
@@ -44,8 +50,12 @@ class Sentences(TyperGroup):
             _end(f"{where}{error.strerror}; what was recorded before stands", 3, wants_json)
 
 
+def _print_error(sentence: str) -> None:
+    typer.echo(json.dumps({"error": sentence}))
+
+
 def _end(sentence: str, status: int, wants_json: bool) -> None:
     typer.echo(f"agent: {printable(sentence)}", err=True)
     if wants_json:
-        typer.echo(json.dumps({"error": sentence}))
+        _print_error(sentence)
     raise typer.Exit(status)

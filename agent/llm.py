@@ -3,6 +3,7 @@
 The client retries by itself (429, 5xx, lost connections); nothing here does so a second time.
 """
 
+import json
 import signal
 import threading
 import time
@@ -149,12 +150,10 @@ class OpenAIModel:
         if start.startswith("<"):
             raise LLMError(f"{self._server} sent a web page, not an answer: is the base URL right (.../v1)?")
         try:
-            return _Completion.model_validate_json(body)
-        except ValidationError as error:
-            what = (
-                "JSON that is cut off or broken" if "json_invalid" in str(error) else "JSON of another form"
-            )
-            raise LLMError(f"{self._server} sent {what}: {one_line(start, 80)!r}") from error
+            return _Completion.model_validate(json.loads(body))
+        except (ValueError, RecursionError) as error:
+            what = "of another form" if isinstance(error, ValidationError) else "that is cut off or broken"
+            raise LLMError(f"{self._server} sent JSON {what}: {one_line(start, 80)!r}") from error
 
     def _text(self, choice: _Choice) -> str:
         message = choice.message
@@ -168,7 +167,8 @@ class OpenAIModel:
             raise LLMError(
                 f"the model sent no text (finish reason: {one_line(str(choice.finish_reason), 40)})"
             )
-        return message.content or ""
+        # JSON may spell half of a surrogate pair, which no file and no later request can hold.
+        return (message.content or "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 class _Bounded(httpx2.SyncByteStream):

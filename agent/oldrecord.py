@@ -14,6 +14,8 @@ from .text import one_line
 _STAMP = re.compile(r"^[ \t]*(\d{8})_(\d{6})[ \t]*$", re.MULTILINE)
 _INSIGHTS = re.compile(r"^[ \t]*-{2,}[ \t]*Insights?[ \t]*-{2,}[ \t]*$", re.MULTILINE | re.IGNORECASE)
 _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+_ABSENT = ("...", "None", "-")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _ENCODINGS = ("utf-8", "gb2312", "latin-1")
 
 
@@ -145,7 +147,8 @@ def _table(lines: list[str], oddities: list[str]) -> list[Line]:
             _take_row(line, columns, rows, names, oddities)
     if not rows:
         oddities.append("there is no score table")
-    return _distinct([Line(names.get(key, ""), _known(values)) for key, values in rows.items()], oddities)
+    named = [(names.get(key, ""), values) for key, values in rows.items()]
+    return _distinct([Line(name, _known(name, values, oddities)) for name, values in named], oddities)
 
 
 def _spaced(line: str) -> str:
@@ -197,19 +200,28 @@ def _name_in(line: str, numbered: bool, values: int) -> str:
 
 
 def _is_value(text: str) -> bool:
+    """Whether a cell holds a number or a word for none, also one written as no printer of tables writes it."""
     try:
         float(text)
     except ValueError:
-        return text in ("...", "None", "-")
+        return text in _ABSENT
     return True
 
 
-def _known(values: dict[str, str]) -> dict[str, str]:
-    return {
-        column: text
-        for column, text in values.items()
-        if column in COLUMNS and text not in ("...", "None", "-") and math.isfinite(float(text))
-    }
+def _known(name: str, values: dict[str, str], oddities: list[str]) -> dict[str, str]:
+    """The numbers among the values, each as printed; one that can't be a score stays and is told."""
+    known = {}
+    for column, text in values.items():
+        if column not in COLUMNS or text in _ABSENT or not math.isfinite(float(text)):
+            continue
+        where = f"the row {one_line(name, 100)!r} has {one_line(text, 40)!r} as {column}"
+        if not _NUMBER.fullmatch(text):
+            oddities.append(f"{where}, which is no plain number: it stays in record.txt alone")
+            continue
+        if not 0 <= float(text) <= 1:
+            oddities.append(f"{where}, which is outside of 0 to 1: kept as it stands")
+        known[column] = text
+    return known
 
 
 def _distinct(lines: list[Line], oddities: list[str]) -> list[Line]:

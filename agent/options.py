@@ -65,7 +65,8 @@ Tries = Annotated[
 Csv = Annotated[bool, typer.Option("--csv", help="The results table: name and six columns, one fingerprint.")]
 At = Annotated[str | None, typer.Option("--at", metavar="ID", help="As the history stood with that entry.")]
 OnlyProtocol = Annotated[
-    str | None, typer.Option("--protocol", metavar="P", help="Only what was scored under it.")
+    Literal["smoke", "fast", "mad"] | None,
+    typer.Option("--protocol", metavar="P", help="Only what was scored under it.")
 ]
 Log = Annotated[bool, typer.Option("--log", help="Print the training log.")]
 RecordIt = Annotated[

@@ -66,10 +66,15 @@ class ProtocolOf(Record):
     version: int
 
 
+class SettingResult(Record):
+    accuracy: float | None
+
+
 class TaskResult(Record):
     accuracy: float | None
     settings_done: int
     settings_total: int
+    settings: dict[str, SettingResult]
 
 
 Score = Annotated[float, Field(ge=0, le=1)] | None
@@ -88,6 +93,12 @@ class Evaluation(Record):
     versions: dict[str, Any]
     tasks: dict[str, TaskResult]
     scores: dict[str, Score]
+
+    @property
+    def settings(self) -> dict[tuple[str, str], float | None]:
+        """Accuracy of each setting that is done: (task, setting) -> 0 to 1."""
+        done = ((task, name, result) for task, found in self.tasks.items() for name, result in found.settings.items())
+        return {(task, name): result.accuracy for task, name, result in done}
 
     @property
     def row(self) -> dict[str, Score]:

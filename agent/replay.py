@@ -47,10 +47,12 @@ class Replay:
         """Same, bit for bit, where nothing changed; else within three sigma over seeds, or not."""
         if self.recorded.fingerprint != self.new.fingerprint:
             return "not comparable"
-        if self.recorded.row == self.new.row:
+        if self.recorded.settings == self.new.settings:
             return "same"
         if not self.changes:
             return "differs"
+        if self.recorded.row == self.new.row:
+            return "unknown noise"  # settings moved, of tasks that have no score yet
         return _within(self.differences, self.noise)
 
     @property
@@ -131,7 +133,7 @@ def _again(job: Job, folder: Path, recorded: Evaluation, out: Path) -> Evaluatio
             seeds=recorded.seeds,
             out=out,
             on_event=job.reporter.event,
-            extra=["--form", recorded.variant.form, *_tasks(recorded)],
+            extra=["--form", recorded.variant.form, *_settings(recorded)],
         )
     except EvaluationFailed as error:
         raise EnvironmentFault(f"the replay failed: {error}") from error
@@ -142,10 +144,11 @@ def _again(job: Job, folder: Path, recorded: Evaluation, out: Path) -> Evaluatio
     return new
 
 
-def _tasks(recorded: Evaluation) -> Sequence[str]:
-    """Only the tasks that were recorded, where not all of them were."""
-    done = [task for task, result in recorded.tasks.items() if result.settings_done]
-    return [] if len(done) == len(COLUMNS) else [part for task in done for part in ("--task", task)]
+def _settings(recorded: Evaluation) -> Sequence[str]:
+    """Exactly the settings that were recorded, where not all of them were."""
+    if recorded.status == "scored":
+        return []
+    return [part for task, setting in recorded.settings for part in ("--only", f"{task}:{setting}")]
 
 
 def table(done: Replay) -> Table:

@@ -50,7 +50,7 @@ class Repo:
         return found.stdout.strip() if found.returncode == 0 else None
 
     def commit(self, entry: Entry) -> None:
-        """Commit `history/ID` and, where the attempt left one, `variants/NAME`; nothing else."""
+        """Commit `history/ID` and, where the attempt made one, `variants/NAME`; nothing else."""
         paths = _paths(self.root, entry)
         _wait_for_index(self.root)
         _must(self.root, "add", "--", *paths)
@@ -138,8 +138,9 @@ def catch_up(repo: Repo | None, past: Past, say: Callable[[str], None]) -> None:
 
 def _paths(root: Path, entry: Entry) -> list[str]:
     paths = [f"history/{entry.id}"]
-    scored = entry.status == "scored" and entry.attempt is not None and entry.attempt.kind == "attempt"
-    if scored and entry.name in variants.names(root):
+    # A variant that was there before is its author's, with whatever is staged in its folder.
+    made = entry.status == "scored" and entry.attempt is not None and entry.attempt.proposer is not None
+    if made and entry.name in variants.names(root):
         paths.append(f"variants/{entry.name}")
     return paths
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evaluator.protocol import BASELINES, CHANGEABLE, PROTOCOLS
+from evaluator.protocol import BASELINES, CHANGEABLE, PROTOCOLS, Setting
 
 if TYPE_CHECKING:
     from evaluator.job import Job
@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--protocol", default="fast", help=f"one of {', '.join(PROTOCOLS)} (default: fast)")
     score.add_argument("--task", action="append", default=[], help="only this task; may be repeated")
     score.add_argument("--setting", action="append", default=[], metavar="KEY=VALUE", help=f"change the task's first setting; KEY is one of {', '.join(CHANGEABLE)}")
+    score.add_argument("--only", action="append", default=[], metavar="TASK:SETTING", help="only this setting, named as evaluation.json names it; may be repeated")
     score.add_argument("--seed", type=int, default=0, help="the first random seed (default: 0)")
     score.add_argument("--seeds", type=int, default=1, metavar="N", help="how many seeds are trained side by side (default: 1)")
     score.add_argument("--form", choices=("naive", "triton"), help="default: triton on a GPU where there is one, else naive")
@@ -158,6 +159,15 @@ def _changes(given: Sequence[str]) -> dict[str, float]:
     return changes
 
 
+def _only(settings: Sequence[Setting], names: Sequence[str]) -> Sequence[Setting]:
+    """The settings named as TASK:SETTING, all of them where none is named."""
+    known = {f"{s.task}:{s.name}": s for s in settings}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise UsageError(f"--only {unknown[0]}: there is no such setting; there are {', '.join(known)}")
+    return [known[name] for name in dict.fromkeys(names)] or settings
+
+
 def _score(args: argparse.Namespace) -> int:
     from evaluator import job as jobs
     from evaluator import tasks
@@ -165,6 +175,7 @@ def _score(args: argparse.Namespace) -> int:
     if args.seeds < 1 or args.seed < 0:
         raise UsageError(f"--seeds {args.seeds} --seed {args.seed}: at least one seed, none below 0")
     protocol, settings = jobs.choose_settings(jobs.protocol_named(args.protocol), args.task, _changes(args.setting))
+    settings = tuple(_only(settings, args.only))
     for setting in settings:
         tasks.check(setting)
     args.out.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ from evaluator.sandbox import Walls
 MAX_SOURCE = 256 << 10
 MAX_DECLARED = 64
 MAX_WIDTH = 4096
+MAX_NAME = 64
 RESERVED = ("q", "k", "v", "beta", "chunk_size", "state", "grad_o", "o")
 
 Tensors = dict[str, Tensor]
@@ -235,7 +236,7 @@ def _check_names(names: list[str]) -> None:
     if len(names) > MAX_DECLARED:
         raise OperatorError("bad-output", f"{len(names)} projections and parameters are declared, more than {MAX_DECLARED}")
     for name in names:
-        if not name.isidentifier() or not name.isascii() or keyword.iskeyword(name) or name in RESERVED or len(name) > 64:
+        if not name.isidentifier() or not name.isascii() or keyword.iskeyword(name) or name in RESERVED or len(name) > MAX_NAME:
             raise OperatorError("bad-output", f"{printable(name, 64)!r} can't be the name of a projection or parameter")
         if names.count(name) > 1:
             raise OperatorError("bad-output", f"{name} is declared both as projection and as parameter")

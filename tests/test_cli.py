@@ -100,6 +100,26 @@ def test_the_lists(scored: Path) -> None:
     assert agent(scored, "list", "--at", "0007").exit_code == 2
 
 
+def test_a_list_is_asked_for_in_one_way_and_of_a_protocol_that_exists(scored: Path) -> None:
+    assert document(agent(scored, "list", "--json", "--protocol", "mad")) == []
+    assert agent(scored, "list", "--protocol", "zzz").exit_code == 2
+    done = agent(scored, "list", "--json", "--csv")
+    assert done.exit_code == 2
+    assert "choose one" in document(done)["error"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["list", "--bogus"], ["show"], ["run", "--seed", "x"], ["list", "--protocol", "zzz"], ["nothing"]]
+)
+def test_a_usage_error_is_json_where_json_was_asked_for(root: Path, arguments: list[str]) -> None:
+    plain = agent(root, *arguments)
+    assert (plain.exit_code, plain.stdout) == (2, "")
+    done = agent(root, *arguments, "--json")
+    assert done.exit_code == 2
+    assert set(document(done)) == {"error"}  # type: ignore[call-overload]
+    assert "Usage: " in done.stderr
+
+
 def test_show_prints_what_the_files_say(root: Path) -> None:
     store(root, "child", BASELINE)
     assert agent(root, "score", "delta_net").exit_code == 0
@@ -178,6 +198,21 @@ def test_replay_says_whether_it_is_the_same(scored: Path) -> None:
     assert done.exit_code == 1
     assert "source" in done.stderr
     assert done.stdout.splitlines()[-1] == "0000 delta_net: differs"
+
+
+def test_a_replay_of_a_part_repeats_exactly_the_settings_of_the_record(scored: Path) -> None:
+    file = scored / "history" / "0000" / "evaluation.json"
+    part = json.loads(file.read_text())
+    left = part["tasks"]["memorization"]
+    del left["settings"]["seq_len=64"]
+    left |= {"accuracy": None, "settings_done": 1}
+    part["scores"]["Memorize"] = None
+    file.write_text(json.dumps(part | {"status": "partial", "mad_score": None}))
+    done = document(agent(scored, "replay", "0000", "--json"))
+    assert (done["verdict"], done["new"]["Memorize"]) == ("same", None)  # type: ignore[index]
+    left["settings"]["baseline"]["accuracy"] /= 2
+    file.write_text(json.dumps(part | {"status": "partial", "mad_score": None}))
+    assert document(agent(scored, "replay", "0000", "--json"))["verdict"] == "differs"  # type: ignore[index]
 
 
 def test_score_takes_results_that_were_made_elsewhere(root: Path, tmp_path: Path) -> None:

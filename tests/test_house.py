@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.records import COLUMNS
+from evaluator.operator import MAX_NAME, RESERVED
 
 PROJECT = Path(__file__).parent.parent
 AGENT = {"jinja2", "openai", "httpx2", "pydantic", "rapidfuzz", "rich", "scipy", "typer"}
@@ -95,3 +96,10 @@ def test_both_sides_write_the_same_table() -> None:
     from evaluator.protocol import COLUMNS as MEASURED
 
     assert tuple(MEASURED.values()) == COLUMNS
+
+
+def test_the_contract_names_every_word_that_no_declaration_may_have() -> None:
+    contract = (PROJECT / "prompts" / "contract.md").read_text(encoding="utf-8")
+    declared = next(part for part in contract.split("\n\n") if part.startswith("A declared name"))
+    assert all(f"`{word}`" in declared for word in RESERVED)
+    assert f"at most {MAX_NAME} characters" in declared

@@ -66,6 +66,10 @@ def test_a_table_wrapped_by_its_printer_is_joined() -> None:
         (record("0  torn_net  0.41  0.9"), "this line of the table is not understood: '0 torn_net 0.41 0.9'"),
         (record(PLAIN.replace("plain_net", "")), "row 0 of the table has no name"),
         (record(" ", header=" "), "there is no score table"),
+        (record(PLAIN.replace("0.410000", "1.500000")), "the row 'plain_net' has '1.500000' as Compress, which is outside of 0 to 1: kept as it stands"),
+        (record(PLAIN.replace("0.410000", "-0.41000")), "the row 'plain_net' has '-0.41000' as Compress, which is outside of 0 to 1: kept as it stands"),
+        (record(PLAIN.replace("0.410000", "1_0")), "the row 'plain_net' has '1_0' as Compress, which is no plain number: it stays in record.txt alone"),
+        (record(PLAIN.replace("0.410000", "\u0661")), "the row 'plain_net' has '\u0661' as Compress, which is no plain number: it stays in record.txt alone"),
     ],
 )  # fmt: skip
 def test_what_is_missing_or_odd_is_told(text: str, oddity: str) -> None:

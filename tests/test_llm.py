@@ -83,6 +83,16 @@ def test_a_body_that_is_no_answer(httpserver: HTTPServer, body: str, sentence: s
     assert sentence in failure(httpserver)
 
 
+@pytest.mark.parametrize("half", ["\\ud800", "\\udc00 \\ud800"])
+def test_half_of_a_surrogate_pair_becomes_a_replacement_character(httpserver: HTTPServer, half: str) -> None:
+    body = json.dumps(completion("# Title HALF \U0001f600")).replace("HALF", half)
+    httpserver.expect_request(PATH).respond_with_data(body, content_type="application/json")
+    text = model(httpserver)(MESSAGES).text
+    assert text.startswith("# Title \ufffd")
+    assert text.endswith(" \U0001f600")
+    assert text.encode()
+
+
 def test_a_body_cut_at_any_byte_is_an_answer_or_a_sentence(httpserver: HTTPServer) -> None:
     body = json.dumps(completion("short"))
     asked = model(httpserver)

@@ -23,6 +23,15 @@ def test_one_commit_an_entry_of_its_own_two_folders(checkout: Path, make_job: Ma
     assert git(checkout, "status", "--porcelain").splitlines() == [" M prompts/contract.md", "A  staged.txt"]
 
 
+def test_what_the_user_staged_of_the_variant_that_is_scored_stays_staged(checkout: Path, make_job: MakeJob) -> None:
+    naive = checkout / "variants" / "delta_net" / "naive.py"
+    naive.write_text(naive.read_text() + "# mine, staged\n")
+    git(checkout, "add", "variants")
+    list(loop.run(make_job(commit=True), 0))
+    assert git(checkout, "log", "-1", "--format=%s") == "attempt 0000: delta_net, scored\n"
+    assert git(checkout, "status", "--porcelain").splitlines() == ["M  variants/delta_net/naive.py"]
+
+
 def test_the_patch_applies_with_git(checkout: Path, make_job: MakeJob) -> None:
     *_, entry = loop.run(make_job([reply("child")]), 1)
     (checkout / "variants" / "child" / "naive.py").rename(checkout / "made.py")

@@ -3,11 +3,13 @@
 import dataclasses
 import time
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from evaluator.protocol import BASELINES, TASKS, Setting, settings_of
+from evaluator import __main__ as command_line
+from evaluator.protocol import BASELINES, PROTOCOLS, TASKS, Setting, settings_of
 from evaluator.tasks import IGNORED, Examples, digest, first_batch_digest, generate, generate_fresh
 from evaluator.tasks.plain import compression
 from evaluator.tasks.streams import stream_named
@@ -433,3 +435,13 @@ def test_the_largest_setting_is_drawn_in_five_seconds(seq_len):
     train, _ = generate(setting, seed=0)
     assert time.process_time() - start < 5
     assert train.inputs.shape == (12_800, seq_len)
+
+
+def test_settings_can_be_chosen_one_by_one(tmp_path, capsys):
+    names = ["memorization:vocab_size=512", "compression:baseline"]
+    assert [f"{s.task}:{s.name}" for s in command_line._only(PROTOCOLS["mad"].settings, names)] == names
+    variant = str(Path(__file__).parent.parent / "variants" / "delta_net")
+    asked = ["score", variant, "--only", "memorization:vocab_size=3", "--out", str(tmp_path / "out")]
+    assert command_line.main(asked) == 2
+    assert "--only memorization:vocab_size=3: there is no such setting" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -20,6 +20,7 @@ TASKS = {
 }
 FINGERPRINT = {name: hashlib.sha256(name.encode()).hexdigest()[:16] for name in ("smoke", "fast", "mad")}
 SIGMA = 0.001
+SETTINGS = ["baseline", "seq_len=64"]
 
 
 def main() -> int:
@@ -39,6 +40,7 @@ def main() -> int:
         command.add_argument("--form", default="naive")
         command.add_argument("--seeds", type=int, default=1)
         command.add_argument("--task", action="append")
+        command.add_argument("--only", action="append")
         command.add_argument("--out", type=Path)
     args = parser.parse_args()
     if args.device == "cuda":
@@ -133,9 +135,11 @@ def _append(out: Path, task: str, seed: int, accuracy: float) -> None:
 
 
 def _evaluation(args: argparse.Namespace, path: Path, out: Path, done: dict[str, float], failed: str) -> None:
-    scores = {column: done.get(task) for task, column in TASKS.items()}
+    names = {task: [n for n in SETTINGS if not args.only or f"{task}:{n}" in args.only] for task in done}
+    scores = {column: done.get(task) if names.get(task) == SETTINGS else None for task, column in TASKS.items()}
     whole = None not in scores.values()
-    tasks = {task: {"accuracy": value, "sweep_mean": value, "settings_done": 1, "settings_total": 1, "settings": {}}
+    tasks = {task: {"accuracy": scores[TASKS[task]], "sweep_mean": value, "settings_done": len(names[task]),
+                    "settings_total": len(SETTINGS), "settings": {name: {"accuracy": value} for name in names[task]}}
              for task, value in done.items()}
     content = {
         "status": failed or ("scored" if whole else "partial"),
