@@ -44,4 +44,5 @@ def _row(setting: Setting, outcome: Outcome, i: int) -> Row:
         accuracy=facts["accuracy"][i], loss=loss, epochs=facts["epochs"], seconds=facts["seconds"] / len(outcome.runs),
         audited=0, reported_accuracy=facts["accuracy"][i], last_accuracy=facts["last_accuracy"][i],
         fresh_accuracy=math.nan, best_epoch=facts["best_epoch"][i], setup_seconds=facts["setup_seconds"],
+        operator=facts["operator"],
     )

@@ -8,14 +8,16 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from evaluator.conversation import printable
 from evaluator.job import Job, architecture_for, process_for
 from evaluator.model import layout
 from evaluator.operator import OperatorError, OperatorProcess
 from evaluator.progress import Listener
 from evaluator.protocol import Setting, to_json
-from evaluator.train import Run, sweep
+from evaluator.train import OPERATORS, Run, sweep
 
 T = TypeVar("T")
+MAX_NOTE = 400  # characters of what a training process has to say
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ def _group(job: Job, process: OperatorProcess, setting: Setting, runs: tuple[Run
     for answer, tensors in process.request(header, {}):
         if answer.get("event") == "progress":
             listener.update(setting, answer)
+        elif answer.get("event") == "note":
+            listener.note(f"{setting.task} {setting.name}: {printable(str(answer.get('message')), MAX_NOTE)}")
         else:
             facts, weights = answer, tensors
     size = layout(architecture_for(job, setting, process)).size
@@ -101,6 +105,7 @@ def _checked(facts: Mapping[str, Any], count: int) -> Mapping[str, Any]:
     numbers = ("epochs", "steps", "seconds", "setup_seconds")
     good = all(isinstance(facts.get(k), list) and len(facts[k]) == count for k in lists)
     good = good and all(type(x) in (int, float) for k in lists for x in facts[k])
+    good = good and facts.get("operator") in OPERATORS
     if not good or not all(type(facts.get(k)) in (int, float) for k in numbers):
         raise OperatorError("bad-output", "the training process ended without the figures of its runs")
     return facts

@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import math
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -24,8 +25,6 @@ aten = torch.ops.aten
 
 MAX_NODES = 96
 MAX_DOTS = 12
-import os
-WARPS = int(os.environ.get('WARPS', '0'))
 
 
 class Library:
@@ -34,9 +33,13 @@ class Library:
     def __init__(self) -> None:
         self.folder = tempfile.TemporaryDirectory(prefix="fusion-")
         self.kernels: dict[str, Any] = {}
+        self.deadline = math.inf  # on time.monotonic()
 
     def get(self, text: str) -> Any:
+        """The kernel of a source. Raises TimeoutError after the deadline."""
         if text not in self.kernels:
+            if time.monotonic() > self.deadline:
+                raise TimeoutError(f"no end within its time, after {len(self.kernels)} kernels")
             name = "fused_" + hashlib.sha256(text.encode()).hexdigest()[:12]
             path = Path(self.folder.name) / f"{name}.py"
             path.write_text(text.replace("def kernel(", f"def {name}("), encoding="utf-8")
@@ -185,7 +188,7 @@ class Compiled:
         for pointer in kernel.pointers:
             x = buffers[pointer.tensor] if pointer.tensor in buffers else self._value(pointer.tensor, env)
             tensors.append(_shifted(x, pointer.offset) if pointer.offset else x)
-        compiled[(kernel.grid,)](*tensors, num_warps=WARPS or (2 if kernel.area <= 4096 else 4))
+        compiled[(kernel.grid,)](*tensors, num_warps=2 if kernel.area <= 4096 else 4)
 
     def _layout(self, node: Node) -> tuple[int, ...]:
         return self.strides[node]
