@@ -76,7 +76,7 @@ def train_peer(job: Job) -> Curve:
 
 def train_ours(task: str, form: str, runs: Sequence[Run], epochs: int) -> list[Curve]:
     """All runs as one group, until each has passed the accuracy that ends a run: `scored` leaves out what came after."""
-    group: Group = build(VARIANT, form, BASELINES[task], False, runs)
+    group: Group = build(VARIANT, form, BASELINES[task], runs)
     scores: list[tuple[list[float], list[float]]] = []
     passed = [False] * len(runs)
     while len(scores) < epochs and not all(passed):

@@ -48,7 +48,7 @@ def time_peer(peer: reference.Peer, setting: Setting, epochs: int) -> dict[str, 
 
 def time_ours(setting: Setting, form: str, epochs: int) -> dict[str, float]:
     """Milliseconds a step of our group of a whole sweep."""
-    found = measure(build(VARIANT, form, setting, False, SWEEP), epochs)
+    found = measure(build(VARIANT, form, setting, SWEEP), epochs)
     steps, _ = steps_of(setting)
     torch.cuda.empty_cache()
     return {"train_ms": found["ms_step"], "whole_ms": found["ms_step"] + found["ms_test"] / steps}
