@@ -161,6 +161,8 @@ def _environment(home: Path) -> dict[str, str]:
         "PYTHONDONTWRITEBYTECODE": "1",
         "OMP_WAIT_POLICY": "passive",  # spinning threads take minutes where another process needs a core
         "TRITON_CACHE_DIR": str(home / "triton"),
+        "TORCHINDUCTOR_CACHE_DIR": str(home / "inductor"),
+        "USER": "nobody",  # who has no entry in a password file where there is none
         "CUDA_CACHE_PATH": str(home / "cuda"),
     }
     return {name: os.environ[name] for name in kept if name in os.environ} | fixed

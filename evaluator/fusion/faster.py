@@ -4,12 +4,15 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from evaluator.fusion.capture import Operator, fused_operator
-from evaluator.fusion.compiled import Library
+if TYPE_CHECKING:
+    from evaluator.fusion.compiled import Library
+
+Operator = Callable[[dict[str, Tensor]], Tensor]
 
 EXACTNESS = 3.0  # so many times the eager code's own distance from float32 products may be reached
 ROUNDING = 0.01  # relative distance that is no matter, about that of a bfloat16 result
@@ -27,7 +30,7 @@ class NotUsed(Exception):
     """Why the eager code stays; one sentence."""
 
 
-def faster(operator: Operator, sample: dict[str, Tensor], library: Library, seconds: float) -> tuple[Operator, Compilation]:
+def faster(operator: Operator, sample: dict[str, Tensor], library: "Library", seconds: float) -> tuple[Operator, Compilation]:
     """The operator that training goes on with, on a GPU: the compiled one where it is as exact and faster.
 
     sample: the operator's inputs at the sizes to be trained with; other sizes stay eager. No kernel is begun after
@@ -35,8 +38,10 @@ def faster(operator: Operator, sample: dict[str, Tensor], library: Library, seco
     """
     started = time.monotonic()
     library.deadline = started + seconds
-    compiled = fused_operator(operator, library)
     try:
+        from evaluator.fusion.capture import fused_operator  # imports a compiler, for seconds
+
+        compiled = fused_operator(operator, library)
         _exact(operator, compiled, sample)
         eager_ms, fused_ms = _milliseconds(operator, sample), _milliseconds(compiled, sample)
         if fused_ms >= eager_ms:
