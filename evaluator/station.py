@@ -64,6 +64,7 @@ class Station:
         """The audited rows of a setting, or how it failed."""
         if self._bench is None:
             self._compare()
+            local.prepare(self.job, self.job.settings, self)
             self._bench = Bench(self.job)
         try:
             return self._bench.train(setting, self).result(), None
