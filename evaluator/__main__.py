@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evaluator import output
 from evaluator.protocol import BASELINES, CHANGEABLE, PROTOCOLS, Setting
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ def _score(args: argparse.Namespace) -> int:
         job = jobs.make_job(args.variant, protocol, settings, seeds, _device(args.device, args.ray), walls, args.out, args.form, args.seconds)
         evaluation = _scored(job, args)
     if not args.events:
-        _print_evaluation(evaluation)
+        output.print_evaluation(evaluation)
     return DONE if evaluation["status"] in ("scored", "partial") else REJECTED
 
 
@@ -198,35 +199,9 @@ def _scored(job: "Job", args: argparse.Namespace) -> dict[str, Any]:
             from evaluator import cluster
 
             place = cluster.Cluster(job)
-        return score.score(job, _print_event if args.events else _print_line, place)
+        return score.score(job, output.print_event if args.events else output.print_line, place)
     except results.ResultsError as error:
         raise UsageError(str(error)) from None
-
-
-def _print_event(event: dict[str, Any]) -> None:
-    print(json.dumps(event), flush=True)
-
-
-def _print_line(event: dict[str, Any]) -> None:
-    match event["event"]:
-        case "note":
-            print(event["message"], file=sys.stderr)
-        case "setting":
-            accuracy = "failed" if event["accuracy"] is None else f"{event['accuracy']:.4f}"
-            print(f"[{event['settings_done']}/{event['settings_total']}] {event['task']} {event['setting']}: {accuracy} in {event['seconds']} s", file=sys.stderr)
-        case "progress" if sys.stderr.isatty():
-            accuracy = "-" if event["accuracy"] is None else f"{event['accuracy']:.3f}"
-            print(f"  {event['task']} {event['setting']}: step {event['step']}/{event['steps']}, accuracy {accuracy}, {event['steps_per_second']} steps/s, at most {event['seconds_left']} s left\033[K", end="\r", file=sys.stderr)
-
-
-def _print_evaluation(evaluation: dict[str, Any]) -> None:
-    for column, value in evaluation["scores"].items():
-        print(f"{column:15s} {'-' if value is None else format(value, '.4f')}")
-    whole = evaluation["mad_score"]
-    named = "MAD score" if evaluation["protocol"]["name"] == "mad" else "mean of six (no MAD score)"
-    print(f"{named}: {'-' if whole is None else format(whole, '.4f')}  [{evaluation['status']}]")
-    if evaluation["error"]:
-        print(evaluation["error"], file=sys.stderr)
 
 
 def _check(args: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ import importlib.util
 import logging
 import os
 import socket
+import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -82,7 +83,9 @@ class Cluster:
         from ray.exceptions import RayActorError
 
         self.job, self._needs = job, _needs(job)
-        self._events = ray.remote(num_cpus=0, scheduling_strategy=_here())(Events).remote()
+        self._name = f"events-{uuid.uuid4().hex}"  # by name: an actor that is started anew should need no object
+        self._events = ray.remote(num_cpus=0, scheduling_strategy=_here(), name=self._name)(Events).remote()
+        ray.get(self._events.take.remote())
         self._actor = ray.remote(max_restarts=-1, max_task_retries=RETRIES, **self._needs)(Station)
         self._stations = [self._station(None)]
         try:
@@ -92,7 +95,7 @@ class Cluster:
 
     def _station(self, expected: Facts | None) -> Any:
         threads = self._needs.get("num_cpus", self.job.threads)
-        return self._actor.remote(dataclasses.replace(self.job, threads=threads), self._events, expected)
+        return self._actor.remote(dataclasses.replace(self.job, threads=threads), self._name, expected)
 
     def environment(self, job: Job) -> dict[str, Any]:
         """Of the machines that train, which are alike."""

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from evaluator import check, results
+from evaluator import check, compiled, results
 from evaluator.bench import FAILURES, Bench, Failure, failure
 from evaluator.job import Job
-from evaluator.progress import Progress
+from evaluator.progress import Listener, Progress
 from evaluator.protocol import Setting
 from evaluator.results import Row
 from evaluator.train import sweep
@@ -24,6 +24,7 @@ Pending = list[tuple[Setting, Future[list[Row]]]]
 def run(job: Job, todo: Sequence[Setting], progress: Progress) -> Failure | None:
     """Trains setting after setting, the audit of each overlapping the training of the next."""
     pending: Pending = []
+    prepare(job, todo, progress)
     with Bench(job) as bench:
         try:
             for i, setting in enumerate(todo):
@@ -38,6 +39,14 @@ def run(job: Job, todo: Sequence[Setting], progress: Progress) -> Failure | None
                 _collect(job, pending, progress, wait=True)  # what was trained before it is kept
             return failure(error)
     return None
+
+
+def prepare(job: Job, todo: Sequence[Setting], listener: Listener) -> None:
+    """On a GPU: have our own kernels compiled before the first process that trains is started, once and for all."""
+    if job.device.type == "cuda":
+        trouble = compiled.fill(job.protocol, todo, len(sweep(job.protocol, job.seeds)))
+        if trouble:
+            listener.note(f"{trouble}; every training process compiles them for itself")
 
 
 def left_out(seconds: float, count: int) -> str:

@@ -46,7 +46,7 @@ class Events:
 class Station:
     """Lives in a Ray worker, which runs its methods one at a time; the untrusted processes last from task to task."""
 
-    def __init__(self, job: Job, events: Any, expected: Facts | None) -> None:
+    def __init__(self, job: Job, events: str, expected: Facts | None) -> None:
         self.job, self.events, self.expected = job, events, expected
         self._bench: Bench | None = None
 
@@ -64,6 +64,7 @@ class Station:
         """The audited rows of a setting, or how it failed."""
         if self._bench is None:
             self._compare()
+            local.prepare(self.job, self.job.settings, self)
             self._bench = Bench(self.job)
         try:
             return self._bench.train(setting, self).result(), None
@@ -79,7 +80,8 @@ class Station:
     def _tell(self, setting: Setting | None, told: Any) -> None:
         import ray
 
-        ray.get(self.events.put.remote(setting, told))  # waited for, so that it is there when the task has ended
+        events = ray.get_actor(self.events)
+        ray.get(events.put.remote(setting, told))  # waited for, so that it is there when the task has ended
 
     def _compare(self) -> None:
         here = self.facts()
