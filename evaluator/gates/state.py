@@ -117,7 +117,8 @@ def _singular_values(
     jacobian = [_to_the_past(operator, probe, x, combined, C, past)]
     for _ in range(-(-min(most, future * dim) // ROWS) - 1):
         jacobian.append(_to_the_past(operator, probe, x, _combined(probe, dim, past, future, combined.dtype), C, past))
-    return torch.linalg.svdvals(torch.cat(jacobian).double())
+    values: Tensor = torch.linalg.svdvals(torch.cat(jacobian).double())
+    return values
 
 
 def _to_the_past(operator: OperatorProcess, probe: Probe, x: Tensors, grad_o: Tensor, C: int, past: int) -> Tensor:
