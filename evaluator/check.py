@@ -121,6 +121,9 @@ def _behaviour(
     for stage in gates.STAGES:
         asked = asking.stage(stage, pair)
         yield from asked
+        behind = [gate for found in asked if not found.passed for gate in gates.BEHIND.get(found.name, ())]
+        for gate in dict.fromkeys(behind):
+            yield from asking.stage((gate,), pair)
         if not all(gate.passed for gate in asked):
             return
     operator, fresh = pair

@@ -32,6 +32,7 @@ class Reader:
         self.tree, self.form = tree, form
         self.modules: dict[str, str] = {}  # local name -> the module it is
         self.constants: set[str] = set()  # names bound at module level
+        self.contexts: set[int] = set()  # nodes that name the ctx of an autograd function
         self.drawing: set[int] = set()  # nodes inside parameters(), where random numbers are born
         self.bound = set(_bound(tree))
         for node in ast.walk(tree):
@@ -41,6 +42,7 @@ class Reader:
             if isinstance(node, ast.ImportFrom) and node.module:
                 dotted = {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
                 self.modules |= {local: name for local, name in dotted.items() if name in MODULES}
+        self.contexts = {id(name) for top in tree.body if isinstance(top, ast.ClassDef) for name in _contexts(top)}
         for top in tree.body:
             if isinstance(top, ast.FunctionDef) and top.name == "parameters":
                 self.drawing = {id(inner) for inner in ast.walk(top)}
@@ -84,8 +86,10 @@ class Reader:
     def _constant(self, node: ast.expr) -> bool:
         """Immutable and cheap: literals, tuples, arithmetic, names, math functions, lambdas."""
         match node:
-            case ast.Constant() | ast.Lambda() | ast.Name() | ast.Attribute():
+            case ast.Constant() | ast.Name() | ast.Attribute():
                 return True
+            case ast.Lambda(args=args):
+                return all(map(self._constant, _defaults(args)))
             case ast.Tuple(elts=parts) | ast.JoinedStr(values=parts):
                 return all(map(self._constant, parts))
             case ast.UnaryOp(operand=inner):
@@ -109,7 +113,7 @@ class Reader:
             allowed = ("triton.jit", "triton.autotune", "triton.heuristics")
             if self._dotted(target) not in allowed or self.form != "triton":
                 yield node.lineno, f"a decorator on {node.name}; only triton.jit (in triton.py) may stand there"
-        for default in [*node.args.defaults, *(d for d in node.args.kw_defaults if d)]:
+        for default in _defaults(node.args):
             if not self._constant(default):
                 yield node.lineno, f"a default argument of {node.name} that is no constant; compute it inside"
         hints = [a.annotation for a in ast.walk(node.args) if isinstance(a, ast.arg) and a.annotation]
@@ -268,13 +272,27 @@ class Reader:
         for target in flat:
             if not isinstance(getattr(target, "ctx", None), ast.Store | ast.Del):
                 continue
-            if isinstance(target, ast.Attribute) and not (isinstance(target.value, ast.Name) and target.value.id == "ctx"):
+            if isinstance(target, ast.Attribute) and id(target.value) not in self.contexts:
                 yield target.lineno, f"an assignment to the attribute {target.attr}; an operator keeps nothing between calls"
             root = target
             while isinstance(root, ast.Subscript | ast.Attribute):
                 root = root.value
             if isinstance(root, ast.Name) and root is not target and root.id in self.constants | set(self.modules):
                 yield root.lineno, f"a change of the module-level {root.id}; an operator keeps nothing between calls"
+
+
+def _contexts(node: ast.ClassDef) -> Iterator[ast.Name]:
+    """Where the methods of a class name their first argument, ctx, and never bind it to something else."""
+    for method in node.body:
+        if isinstance(method, ast.FunctionDef) and method.args.args:
+            own = method.args.args[0].arg
+            named = [n for n in ast.walk(method) if isinstance(n, ast.Name) and n.id == own]
+            if own == "ctx" and all(isinstance(n.ctx, ast.Load) for n in named):
+                yield from named
+
+
+def _defaults(args: ast.arguments) -> list[ast.expr]:
+    return [*args.defaults, *(d for d in args.kw_defaults if d)]
 
 
 def _bound(tree: ast.AST) -> Iterator[str]:

@@ -18,6 +18,7 @@ HERE = Path(__file__).parent
 ATTACKS = HERE / "attacks"
 CASES = {case["name"]: case for case in json.loads((ATTACKS / "manifest.json").read_text())}
 BY_GATE = {gate.__name__: gate for stage in gates.STAGES for gate in stage}
+BEFORE = {"derivative": ["precision"], "cost": ["speed"], "state": ["speed", "precision", "chunk"]}
 ROOT = HERE.parent
 
 
@@ -44,10 +45,8 @@ def asked(gate, pair, sources, seed=None):
     rng.seed() if seed is None else rng.manual_seed(seed)
     probe = Probe(rng, pair[1])
     try:
-        if gate.__name__ == "derivative":
-            probe.properties.update(BY_GATE["precision"](pair[0], probe))
-        if gate.__name__ == "state":
-            probe.properties.update(BY_GATE["chunk"](pair[0], probe))
+        for before in BEFORE.get(gate.__name__, ()):
+            probe.properties.update(BY_GATE[before](pair[0], probe))
         if gate.__name__ == "memory":
             shapes(pair[0], probe)
             BY_GATE["lengths"](pair[0], probe)
@@ -101,6 +100,17 @@ def test_the_canary_sings_for_a_leak_alone(pair):
     leak = (ATTACKS / "op" / "leaks_at_127.py").read_text().replace("q.shape[2] == 127", "True").replace("0.01", "1.0")
     assert "random tokens are predicted" in asked(BY_GATE["canary"], pair, {"naive": leak})
     assert asked(BY_GATE["canary"], pair, read_sources(ATTACKS / "honest" / "filled_in_place.py")) is None
+
+
+def test_what_is_slow_because_of_what_it_keeps_is_told_so(walls):
+    verdict = check(ROOT / "variants" / "softmax_attention", walls=walls)
+    rejected = {gate.name: gate.message for gate in verdict.gates if not gate.passed}
+    assert verdict.verdict == "reject"
+    assert "the state is too large" in rejected["state"]
+
+
+def test_an_operator_that_mixes_precisions_has_the_rank_of_its_state(pair):
+    assert asked(BY_GATE["state"], pair, read_sources(ATTACKS / "honest" / "counts_tokens.py")) is None
 
 
 def test_the_same_verdict_with_every_seed(pair):
@@ -174,6 +184,11 @@ READ = {
     "a patched function": ("F.silu = F.relu\n", "another module"),
     "a patch inside": ("def f(x):\n    F.silu = F.relu\n", "assignment to the attribute silu"),
     "a function attribute": ("def f(x):\n    f.memory = x\n", "assignment to the attribute memory"),
+    "a lambda that remembers": ("N = lambda x, m=[]: m.append(x)\n", "no constant"),
+    "an attribute of a function called ctx": ("def f(x):\n    ctx = f\n    ctx.n = x\n    return x\n", "assignment to the attribute n"),
+    "a context that is another": (
+        "class A(torch.autograd.Function):\n    @staticmethod\n    def forward(ctx, x):\n        ctx = A\n        ctx.n = x\n        return x\n",
+        "assignment to the attribute n"),
     "a global": ("N = 0\n\n\ndef f(x):\n    global N\n    N = N + 1\n", "global"),
     "random numbers": ("def f(x):\n    return torch.rand(3)\n", "only from parameters"),
     "noise in place": ("def f(x):\n    return x.normal_()\n", "normal_"),

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from evaluator.gates.canary import canary
-from evaluator.gates.contract import cost, declarations, finite, growth, shapes
+from evaluator.gates.contract import cost, declarations, finite, growth, shapes, speed
 from evaluator.gates.gradients import derivative, precision, reach
 from evaluator.gates.independence import backward, batches, causal, exact, heads, lengths, memory, prefix, rows
 from evaluator.gates.probe import Probe, Rejected
@@ -20,6 +20,7 @@ Gate = Callable[[OperatorProcess, Probe], dict[str, Any] | None]
 STAGES: tuple[tuple[Gate, ...], ...] = (
     (declarations,),
     (shapes,),
+    (speed,),
     (cost,),
     (precision, causal, finite, rows, heads, reach),
     (derivative, backward, chunk),
@@ -28,7 +29,10 @@ STAGES: tuple[tuple[Gate, ...], ...] = (
 )
 """All gates of a stage are asked, side by side where there are several; a stage that rejects is the last."""
 
+BEHIND: dict[str, tuple[Gate, ...]] = {"cost": (precision, chunk, state), "reach": (chunk, state)}
+"""Asked too where a gate rejects what may be a sign of something else: attention is slow because of what it keeps."""
+
 ON_DEVICE: tuple[Gate, ...] = (causal, backward, rows, heads, memory)
 """Asked again on the training device, before training and after it."""
 
-__all__ = ["ON_DEVICE", "STAGES", "Gate", "Probe", "Rejected", "exact"]
+__all__ = ["BEHIND", "ON_DEVICE", "STAGES", "Gate", "Probe", "Rejected", "exact"]

@@ -121,12 +121,17 @@ def growth(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     return {"growth": round(found, 3)}
 
 
+def speed(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
+    """What takes minutes a step can't be trained; the bound is wide, slow is no fault."""
+    seconds = _seconds(operator, probe, 128)
+    if seconds > 4:
+        raise Rejected(f"128 tokens take {seconds:.1f} s; at most 4 s are allowed")
+    return {"milliseconds_a_token": round(1000 * seconds / 128, 4)}
+
+
 def cost(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     """Time and memory must grow with the length, not with its square; the best of several rounds tells slow from that."""
-    short = _seconds(operator, probe, 128)
-    if short > 4:
-        raise Rejected(f"128 tokens take {short:.1f} s; at most 4 s are allowed")
-    T = 256 if short < 0.15 else 32
+    T = 256 if probe.properties["milliseconds_a_token"] < 1.2 else 32
     times = dict.fromkeys((T, 2 * T, 4 * T), math.inf)
     for _ in range(5):  # more rounds only while it looks too slow
         times = {n: min(best, _seconds(operator, probe, n)) for n, best in times.items()}

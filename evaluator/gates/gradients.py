@@ -29,14 +29,19 @@ def reach(operator: OperatorProcess, probe: Probe) -> None:
 
 
 def precision(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
-    """Rounding inside shows as the smallest changes of an input that are answered in proportion; it sets tolerances."""
+    """Rounding inside shows as the smallest changes of an input that are answered in proportion; it sets tolerances.
+
+    Three draws, the coarsest counts: by luck rounding can look finer than it is.
+    """
     dtype = torch.float64 if _takes_float64(operator, probe) else torch.float32
-    x = probe.inputs(operator, 1, 2 * probe.chunk_size + 1, K=16, dtype=dtype)
-    curves = {name: _exponents(operator, probe, x, name) for name in probe.over_time(x)}
-    finest = max(_settles(curve) for curve in curves.values())
+    finest, coarse = 0.0, set[str]()
+    for _ in range(3):
+        x = probe.inputs(operator, 1, 2 * probe.chunk_size + 1, K=16, dtype=dtype)
+        curves = {name: _exponents(operator, probe, x, name) for name in probe.over_time(x)}
+        finest = max(finest, *(_settles(curve) for curve in curves.values()))
+        coarse |= {name for name, curve in curves.items() if _first_linear(curve) >= COARSE}
     probe.precision = "float64" if finest <= 1e-8 else "float32" if finest <= 1e-4 else "lower"
-    coarse = sorted(name for name, curve in curves.items() if _first_linear(curve) >= COARSE)
-    return {"precision": probe.precision, "coarse_inputs": coarse}
+    return {"precision": probe.precision, "coarse_inputs": sorted(coarse)}
 
 
 def _takes_float64(operator: OperatorProcess, probe: Probe) -> bool:

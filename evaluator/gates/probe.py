@@ -73,6 +73,43 @@ class Probe:
             x[name] = tensor.expand(B, *tensor.shape) + 0.1 * self.randn(B, *tensor.shape)
         return {name: value.to(dtype).contiguous() for name, value in x.items()}
 
+    def varied(self, operator: OperatorProcess, B: int, T: int, K: int, dtype: torch.dtype) -> tuple[Tensors, Tensors, Tensor]:
+        """Rows as training may make them, the same with another future or wholly other, and which tokens are kept [B, T].
+
+        Every input of every row has a magnitude of its own, from 0.01 to 100, beta may be saturated, learned parameters
+        far from where they began. Some rows hold tokens of nothing; some a few tokens again and again, shared by four rows.
+        """
+        x = self.inputs(operator, B, 2 * T, K=K, dtype=torch.float64)
+        for name in x:
+            sizes = self._uniform(B, *[1] * (x[name].dim() - 1))
+            if name == "beta":
+                x[name] = torch.sigmoid(torch.logit(x[name]) * 40**sizes)
+            elif name in self.over_time(x):
+                x[name] = x[name] * 10 ** (4 * sizes - 2)
+            else:
+                x[name] = x[name] + (8 * sizes - 4).clamp_min(0) * self.randn(*x[name].shape, dtype=torch.float64)
+        at, later, from_row = torch.arange(T).expand(B, T), torch.arange(T, 2 * T).expand(B, T), torch.arange(B)
+        again, empty = self._uniform(B) < 0.4, (self._uniform(B, 2 * T) < 0.2) & (self._uniform(B, 1) < 0.2)
+        from_row = torch.where(again, from_row // 4 * 4, from_row)
+        few = (self._uniform(2, B, T) * 6).long()
+        at, later = torch.where(again[:, None], few[0], at), torch.where(again[:, None], few[1], later)
+        cuts = torch.where(self._uniform(B) < 0.3, 0, torch.randint(1, T, (B,), generator=self.rng))
+        kept = torch.arange(T) < cuts[:, None]
+
+        def taken(value: Tensor, tokens: Tensor) -> Tensor:
+            full = value * ~empty.view(B, 1, 2 * T, *[1] * (value.dim() - 3))
+            return full[from_row[:, None], :, tokens].movedim(1, 2)
+
+        own = {n: taken(v, at) if n in self.over_time(x) else v for n, v in x.items()}
+        other = {n: taken(v, torch.where(kept, at, later)) if n in self.over_time(x) else v for n, v in x.items()}
+        return self._cast(own, dtype), self._cast(other, dtype), kept
+
+    def _uniform(self, *shape: int) -> Tensor:
+        return torch.rand(shape, generator=self.rng, dtype=torch.float64)
+
+    def _cast(self, x: Tensors, dtype: torch.dtype) -> Tensors:
+        return {name: value.to(dtype).contiguous() for name, value in x.items()}
+
     def cuts(self, inputs: Tensors) -> Tensor:
         """One random token for each row, [B], from which on it may be changed."""
         B, _, T = inputs["beta"].shape

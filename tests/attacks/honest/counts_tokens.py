@@ -1,0 +1,21 @@
+import torch
+import torch.nn.functional as F
+
+
+def scan(q, k, v, beta):
+    q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
+    S = q.new_zeros(*q.shape[:2], q.shape[-1], v.shape[-1])
+    outputs = []
+    for t in range(q.shape[2]):
+        error = beta[:, :, t, None] * (v[:, :, t] - torch.einsum("bhk,bhkv->bhv", k[:, :, t], S))
+        S = S + k[:, :, t, :, None] * error[:, :, None, :]
+        outputs.append(torch.einsum("bhk,bhkv->bhv", q[:, :, t], S) * q.shape[-1] ** -0.5)
+    return torch.stack(outputs, 2)
+
+
+def delta_rule(q, k, v, beta, *, chunk_size):
+    T = q.shape[2]
+    position = torch.arange(1, T + 1, device=q.device, dtype=torch.float32)
+    o = (k.float() * beta.float()[..., None] * v.float().mean(-1, keepdim=True)).cumsum(2) / position[:, None]
+    mixed = scan(q, k, v, beta).float() + (q.float() * o).sum(-1, keepdim=True)
+    return mixed.to(q.dtype)

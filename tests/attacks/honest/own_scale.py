@@ -1,0 +1,22 @@
+import torch
+import torch.nn.functional as F
+
+
+def scan(q, k, v, beta):
+    q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
+    S = q.new_zeros(*q.shape[:2], q.shape[-1], v.shape[-1])
+    outputs = []
+    for t in range(q.shape[2]):
+        error = beta[:, :, t, None] * (v[:, :, t] - torch.einsum("bhk,bhkv->bhv", k[:, :, t], S))
+        S = S + k[:, :, t, :, None] * error[:, :, None, :]
+        outputs.append(torch.einsum("bhk,bhkv->bhv", q[:, :, t], S) * q.shape[-1] ** -0.5)
+    return torch.stack(outputs, 2)
+
+
+def parameters(num_heads, head_dim, generator):
+    return {"scale": torch.full((num_heads,), 0.5), "floor": torch.full((num_heads,), -3.0)}
+
+
+def delta_rule(q, k, v, beta, *, chunk_size, scale, floor):
+    scale, floor = F.softplus(scale)[..., None, None], floor.sigmoid()[..., None]
+    return (scan(q, k, v, torch.maximum(beta, floor * 0.5)) * scale).to(v.dtype)

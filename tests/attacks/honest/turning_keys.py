@@ -1,0 +1,22 @@
+import torch
+import torch.nn.functional as F
+
+
+def scan(q, k, v, beta):
+    q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
+    S = q.new_zeros(*q.shape[:2], q.shape[-1], v.shape[-1])
+    outputs = []
+    for t in range(q.shape[2]):
+        error = beta[:, :, t, None] * (v[:, :, t] - torch.einsum("bhk,bhkv->bhv", k[:, :, t], S))
+        S = S + k[:, :, t, :, None] * error[:, :, None, :]
+        outputs.append(torch.einsum("bhk,bhkv->bhv", q[:, :, t], S) * q.shape[-1] ** -0.5)
+    return torch.stack(outputs, 2)
+
+
+def delta_rule(q, k, v, beta, *, chunk_size):
+    T, K = q.shape[2:]
+    rate = 100.0 ** (-torch.arange(K // 2, device=q.device, dtype=torch.float32) / (K // 2))
+    angle = torch.arange(T, device=q.device, dtype=torch.float32)[:, None] * rate
+    turn = torch.polar(torch.ones_like(angle), angle)
+    q, k = (torch.view_as_real(torch.view_as_complex(x.float().unflatten(-1, (-1, 2)).contiguous()) * turn).flatten(-2) for x in (q, k))
+    return scan(q, k, v.float(), beta.float()).to(v.dtype)
