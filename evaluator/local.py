@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from evaluator import check, compiled, results
+from evaluator import check, kernel_cache, results
 from evaluator.bench import FAILURES, Bench, Failure, failure
 from evaluator.job import Job
 from evaluator.progress import Listener, Progress
@@ -44,7 +44,7 @@ def run(job: Job, todo: Sequence[Setting], progress: Progress) -> Failure | None
 def prepare(job: Job, todo: Sequence[Setting], listener: Listener) -> None:
     """On a GPU: have our own kernels compiled before the first process that trains is started, once and for all."""
     if job.device.type == "cuda":
-        trouble = compiled.fill(job.protocol, todo, len(sweep(job.protocol, job.seeds)))
+        trouble = kernel_cache.fill(job.protocol, todo, len(sweep(job.protocol, job.seeds)))
         if trouble:
             listener.note(f"{trouble}; every training process compiles them for itself")
 

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluator import compiled, confine
+from evaluator import confine, kernel_cache
 from evaluator.jail import SCRATCH, Jail, launch
 
 MODES = ("require", "auto", "off")
@@ -106,9 +106,9 @@ def start(
     _remove_what_the_killed_left()
     scratch = Path(tempfile.mkdtemp(prefix=f"{OWN_FOLDER}{os.getpid()}-"))
     inside = Path("/tmp") if contained else scratch
-    kernels = compiled.folder() if device != "cpu" else None
+    kernels = kernel_cache.folder() if device != "cpu" else None
     if kernels and kernels.exists():
-        compiled.copy(kernels, scratch / TRITON, inside / TRITON)
+        kernel_cache.copy(kernels, scratch / TRITON, inside / TRITON)
     if nobody:
         for path in (scratch, *scratch.rglob("*")):
             os.chown(path, NOBODY, NOBODY)

@@ -49,8 +49,8 @@ def fused(function: Callable[..., Tensor], library: Library, max_dots: int) -> C
     Tracing raises whatever the function raises where it asks for values; compiling raises Triton's errors.
     """
 
-    def compiler(module: GraphModule, example: Any) -> Any:
-        return _boxed(Compiled(module, library, max_dots))
+    def compiler(gm: GraphModule, example_inputs: Any) -> Any:
+        return _boxed(Compiled(gm, library, max_dots))
 
     def partition(joint: GraphModule, inputs: Any, **kwargs: Any) -> Any:
         for node in joint.graph.nodes:

@@ -15,10 +15,13 @@ from torch import Tensor
 from torch.fx import GraphModule, Node, map_arg
 
 from evaluator.fusion.emit import Kernel, emit
-from evaluator.fusion.grouping import Group, Plan, inlined, leaves, operands, plan
+from evaluator.fusion.grouping import Group, Plan, is_assembled, plan
 from evaluator.fusion.index import contiguous
 from evaluator.fusion.pointwise import identity
+from evaluator.fusion.reads import leaves
+from evaluator.fusion.repeating import inlined
 from evaluator.fusion.simplify import simplify
+from evaluator.fusion.tiles import operands
 from evaluator.fusion.views import RESHAPES, SPLITS, is_view, shape_of, source
 
 aten = torch.ops.aten
@@ -62,7 +65,7 @@ class Compiled:
         self.plan: Plan = plan(self.graph, max_dots, MAX_NODES)
         self.inline = inlined(self.graph)
         self.output = next(n for n in self.graph.nodes if n.op == "output")
-        self.parts = {part: cat for cat in self.graph.nodes if _assembled(cat) for part in cat.args[0]}
+        self.parts = {part: cat for cat in self.graph.nodes if is_assembled(cat) for part in cat.args[0]}
         self.offsets = {part: _offsets(cat)[k] for cat in set(self.parts.values()) for k, part in enumerate(cat.args[0])}
         self.stored = self._stored()
         self.kernels: dict[int, tuple[Kernel, Any]] = {}
@@ -73,7 +76,7 @@ class Compiled:
     # --- what has to be in memory
 
     def _outputs(self) -> list[Node]:
-        return [n for n in self.output.all_input_nodes]
+        return list(self.output.all_input_nodes)
 
     def _stored(self) -> set[Node]:
         """Values of kernels that something outside of their kernel reads."""
@@ -132,7 +135,7 @@ class Compiled:
                 self._launch(position, step, env)
             for x in self.last.get(position, ()):
                 env.pop(x, None)
-        return [self._value(x, env) if isinstance(x, Node) else x for x in self.output.args[0]]  # type: ignore[union-attr]
+        return [self._value(x, env) if isinstance(x, Node) else x for x in self.output.args[0]]
 
     def _call(self, node: Node, env: dict[Node, Any]) -> None:
         if node.target is identity:
@@ -199,14 +202,10 @@ def _shifted(x: Tensor, offset: int) -> Tensor:
     return x.as_strided((1,), (1,), x.storage_offset() + offset)
 
 
-def _assembled(node: Node) -> bool:
-    return node.target is aten.cat.default and all(x.target is identity for x in node.args[0])  # type: ignore[union-attr]
-
-
 def _offsets(cat: Node) -> list[tuple[int, int]]:
     """Where each part of a `cat` begins: dimension and place."""
     parts: Any = cat.args[0]
-    dim = (cat.args[1] if len(cat.args) > 1 else 0) % len(shape_of(cat))  # type: ignore[operator]
+    dim: int = (cat.args[1] if len(cat.args) > 1 else 0) % len(shape_of(cat))  # type: ignore[operator,assignment]
     starts, at = [], 0
     for x in parts:
         starts.append((dim, at))

@@ -2,21 +2,12 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.fx import Node
 
-from evaluator.fusion.grouping import (
-    Group,
-    Plan,
-    Tile,
-    frames,
-    in_registers,
-    operands,
-    product_form,
-    repeated,
-    turned,
-)
+from evaluator.fusion.grouping import Group, Plan
 from evaluator.fusion.index import Index, largest, linear, smallest
 from evaluator.fusion.pointwise import (
     CONSTANTS,
@@ -27,6 +18,8 @@ from evaluator.fusion.pointwise import (
     literal,
     reduced_dims,
 )
+from evaluator.fusion.reads import frames, in_registers, repeated, turned
+from evaluator.fusion.tiles import Tile, operands, product_form
 from evaluator.fusion.views import Condition, resolve, shape_of
 
 aten = torch.ops.aten
@@ -144,7 +137,7 @@ class _Writer:
 
     def choose(self, text: str, conditions: tuple[Condition, ...], tile: Tile) -> str:
         for condition in conditions:
-            asked = self.inside(condition.index, condition.bound, tile)
+            asked = self.inside(condition.place, condition.bound, tile)
             if asked:
                 text = self.name(f"tl.where({' & '.join(asked)}, {text}, {condition.other})")
         return text
@@ -160,10 +153,10 @@ class _Writer:
         if node.target is aten.arange.start_step:
             start, _, step = (*node.args, 1)[:3]
             return self.name(f"({self.index(tile.at[0], tile)}) * {step} + {start}")
-        value = {aten.zeros.default: 0.0, aten.ones.default: 1.0}.get(node.target)
-        if value is None:
-            value = node.args[1 if node.target is aten.full.default else 0]  # type: ignore[assignment]
-        return literal(float(value) if node.meta["val"].is_floating_point() else value)  # type: ignore[arg-type]
+        value: Any = 0.0 if node.target is aten.zeros.default else 1.0
+        if node.target in (aten.full.default, aten.scalar_tensor.default):
+            value = node.args[1 if node.target is aten.full.default else 0]
+        return literal(float(value) if node.meta["val"].is_floating_point() else value)
 
     def where(self, tensor: Node, address: Index, tile: Tile) -> str:
         """An address; what is constant in it moves into the pointer, so that chunks share one source."""
@@ -176,7 +169,7 @@ class _Writer:
         where = self.where(base, address, tile)
         asked = [text for index, size in zip(tile.at, shape_of(base), strict=True) for text in self.inside(index, size, tile)]
         other = [c for c in conditions if c.other != 0.0]
-        asked += [text for c in conditions if c.other == 0.0 for text in self.inside(c.index, c.bound, tile)]
+        asked += [text for c in conditions if c.other == 0.0 for text in self.inside(c.place, c.bound, tile)]
         mask = f", mask={' & '.join(dict.fromkeys(asked))}, other=0" if asked else ""
         cast = "tl.float32" if base.meta["val"].is_floating_point() else TYPES[base.meta["val"].dtype]
         return self.choose(self.name(f"tl.load({where}{mask}).to({cast})"), tuple(other), tile)

@@ -96,7 +96,7 @@ def _results(operator: Operator, sample: dict[str, Tensor], grad: Tensor) -> lis
 
 
 def _distance(exact: Tensor, other: Tensor) -> float:
-    return ((exact.float() - other.float()).norm() / exact.float().norm().clamp(min=1e-20)).item()
+    return float((exact.float() - other.float()).norm() / exact.float().norm().clamp(min=1e-20))
 
 
 def _milliseconds(operator: Operator, sample: dict[str, Tensor], repeats: int = 5) -> float:
@@ -111,7 +111,7 @@ def _milliseconds(operator: Operator, sample: dict[str, Tensor], repeats: int = 
         end.record()
         end.synchronize()
         times.append(start.elapsed_time(end))
-    return statistics.median(times)
+    return float(statistics.median(times))
 
 
 def _captured(call: Callable[[], object]) -> Callable[[], None]:

@@ -1,6 +1,5 @@
 """Element-wise ATen operations as Triton expressions; floats are computed in float32, as ATen does."""
 
-import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -68,7 +67,7 @@ SPECIAL: dict[Any, Callable[[list[str]], str]] = {
     aten._to_copy.default: lambda a: a[0], identity: lambda a: a[0],
 }  # fmt: skip
 
-KEYWORDS = {aten.add.Tensor, aten.sub.Tensor}
+KEYWORDS: set[Any] = {aten.add.Tensor, aten.sub.Tensor}
 """Of these a keyword `alpha` would matter; they are left to ATen where one is given."""
 
 
@@ -94,12 +93,12 @@ def literal(x: object) -> str:
     return f"({x})" if isinstance(x, int | float) and x < 0 else str(x)
 
 
-REDUCTIONS = {
+REDUCTIONS: dict[Any, str] = {
     aten.sum.dim_IntList: "sum", aten.amax.default: "max", aten.amin.default: "min", aten.mean.dim: "mean",
 }  # fmt: skip
 IDENTITY = {"sum": "0.0", "mean": "0.0", "max": "-float('inf')", "min": "float('inf')"}
 
-CONSTANTS = {aten.full.default, aten.scalar_tensor.default, aten.arange.start_step, aten.zeros.default, aten.ones.default}
+CONSTANTS: set[Any] = {aten.full.default, aten.scalar_tensor.default, aten.arange.start_step, aten.zeros.default, aten.ones.default}
 
 
 def reduced_dims(node: Node) -> tuple[tuple[int, ...], bool]:
@@ -111,5 +110,3 @@ def reduced_dims(node: Node) -> tuple[tuple[int, ...], bool]:
     keep = bool(arguments[2]) if len(arguments) > 2 else bool(node.kwargs.get("keepdim", False))
     return tuple(sorted(d % len(shape) for d in dims)), keep
 
-
-GETITEM = operator.getitem

@@ -45,10 +45,9 @@ def _drop_zeros(graph: Graph) -> None:
 
 def _pad_instead(graph: Graph, node: Node) -> None:
     """A slice put into zeros (a slice's gradient) is that slice with zeros around it, which costs nothing."""
-    arguments: Any = node.args
-    part, (dim, start, end, step) = arguments[1], (*arguments[2:], *(0, None, None, 1)[len(arguments) - 2 :])
+    part, dim, start, step = _slice_of(node)
     size, shape = shape_of(node)[dim], shape_of(part)
-    start = max(start + size, 0) if (start or 0) < 0 else min(start or 0, size)
+    start = max(start + size, 0) if start < 0 else min(start, size)
     if step != 1:
         return
     pads = [0, 0] * (len(shape) - 1 - dim % len(shape)) + [start, size - start - shape[dim]]
@@ -58,14 +57,22 @@ def _pad_instead(graph: Graph, node: Node) -> None:
     node.replace_all_uses_with(padded)
 
 
+def _slice_of(node: Node) -> tuple[Node, int, int, int]:
+    """What a slice_scatter puts where: the part, dimension, start and step."""
+    arguments: Any = node.args
+    rest = (*arguments[2:], *(0, None, None, 1)[len(arguments) - 2 :])
+    return arguments[1], rest[0] or 0, rest[1] or 0, rest[3]
+
+
 def _drop_term(node: Node, zero: set[Node]) -> None:
     a, b = node.args[:2]
     kept = a if b in zero else b if a in zero and node.target is aten.add.Tensor else None
-    if isinstance(kept, Node) and not node.kwargs and shape_of(kept) == shape_of(node):
-        if kept.meta["val"].dtype == node.meta["val"].dtype:
-            node.replace_all_uses_with(kept)
-            if kept in zero:
-                zero.add(node)
+    if not isinstance(kept, Node) or node.kwargs or shape_of(kept) != shape_of(node):
+        return
+    if kept.meta["val"].dtype == node.meta["val"].dtype:
+        node.replace_all_uses_with(kept)
+        if kept in zero:
+            zero.add(node)
 
 
 def _store_in_place(graph: Graph, node: Node) -> None:

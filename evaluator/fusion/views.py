@@ -1,7 +1,7 @@
 """Where an element of a view lies in the tensor that it is a view of."""
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -15,19 +15,19 @@ Indices = tuple[Index, ...]
 
 
 class Condition(NamedTuple):
-    """0 <= index < bound; where it does not hold, the value is `other`."""
+    """0 <= place < bound; where it does not hold, the value is `other`."""
 
-    index: Index
+    place: Index
     bound: int
     other: float
 
 
-SAME = {
+SAME: set[Any] = {
     aten.alias.default, aten.detach.default, aten.clone.default, aten.lift_fresh_copy.default, aten.contiguous.default,
 }
-RESHAPES = {aten.view.default, aten._unsafe_view.default, aten.reshape.default}
-SPLITS = {aten.split.Tensor, aten.split_with_sizes.default, aten.unbind.int}
-OTHERS = {
+RESHAPES: set[Any] = {aten.view.default, aten._unsafe_view.default, aten.reshape.default}
+SPLITS: set[Any] = {aten.split.Tensor, aten.split_with_sizes.default, aten.unbind.int}
+OTHERS: set[Any] = {
     aten.expand.default, aten.permute.default, aten.transpose.int, aten.t.default, aten.unsqueeze.default,
     aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.slice.Tensor, aten.select.int,
     aten.constant_pad_nd.default,
@@ -43,7 +43,8 @@ def is_view(node: Node) -> bool:
     if node.op != "call_function":
         return False
     if node.target is operator.getitem:
-        return node.args[0].target in SPLITS  # type: ignore[union-attr]
+        whole = node.args[0]
+        return isinstance(whole, Node) and whole.target in SPLITS
     return node.target in SAME or node.target in RESHAPES or node.target in OTHERS
 
 
@@ -179,7 +180,7 @@ def _select(args: Any, at: Indices, shape: tuple[int, ...]) -> Indices:
     return (*at[:dim], Index((), args[2] % shape[dim]), *at[dim:])
 
 
-_SIMPLE = {
+_SIMPLE: dict[Any, Callable[[Any, Indices, tuple[int, ...]], Indices]] = {
     aten.expand.default: _expand, aten.permute.default: _permute, aten.transpose.int: _transpose,
     aten.t.default: _transpose, aten.unsqueeze.default: _unsqueeze, aten.squeeze.default: _squeeze,
     aten.squeeze.dim: _squeeze, aten.squeeze.dims: _squeeze, aten.slice.Tensor: _slice, aten.select.int: _select,

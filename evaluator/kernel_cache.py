@@ -2,7 +2,7 @@
 
 No process with a variant in it can see the folder they are kept in, so none can change what a later one loads.
 
-    python -m evaluator.compiled    (a process of `fill`: shapes on stdin, TRITON_CACHE_DIR in the environment)
+    python -m evaluator.kernel_cache    (a process of `fill`: shapes on stdin, TRITON_CACHE_DIR in the environment)
 """
 
 import dataclasses
@@ -82,7 +82,7 @@ def _marker(place: Path, shape: Mapping[str, Any]) -> Path:
 
 def _compile(place: Path, missing: Sequence[Mapping[str, Any]]) -> str | None:
     environment = os.environ | {"TRITON_CACHE_DIR": str(place), "PYTHONSAFEPATH": "1", "PYTHONPATH": str(PACKAGE.parent)}
-    command = [sys.executable, "-m", "evaluator.compiled"]
+    command = [sys.executable, "-m", "evaluator.kernel_cache"]
     try:
         ended = subprocess.run(command, input=json.dumps(missing), env=environment, text=True, capture_output=True, timeout=LIMIT)
     except subprocess.TimeoutExpired:

@@ -12,7 +12,7 @@ import pytest
 from scoring import SHORT, SMOKE
 from test_sandbox import WALLED
 
-from evaluator import compiled, sandbox
+from evaluator import kernel_cache, sandbox
 from evaluator.protocol import PROTOCOLS
 from evaluator.sandbox import Walls
 
@@ -49,10 +49,10 @@ triton.compile(ASTSource(fn=swiglu._swiglu_forward, signature=kinds, constexprs=
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of compiled kernels, with one that is none."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    folder = compiled.folder()
+    folder = kernel_cache.folder()
     assert folder is not None
     (folder / "KEY").mkdir(parents=True)
-    (folder / compiled.DONE).mkdir()
+    (folder / kernel_cache.DONE).mkdir()
     (folder / "KEY" / PART).write_text("binary")
     (folder / "KEY" / GROUP).write_text(json.dumps({"child_paths": {PART: str(folder / "KEY" / PART)}}))
     return folder
@@ -72,7 +72,7 @@ def test_an_untrusted_process_finds_a_copy_of_its_own(kept: Path, walls: Walls) 
     jail.kill()
     assert text == b"part binary\n"
     assert (kept / "KEY" / PART).read_text() == "binary"
-    assert sorted(path.name for path in kept.iterdir()) == ["KEY", compiled.DONE]
+    assert sorted(path.name for path in kept.iterdir()) == ["KEY", kernel_cache.DONE]
     assert not jail.scratch.exists()
 
 
@@ -87,7 +87,7 @@ def test_triton_takes_a_kernel_out_of_a_copy(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     first.mkdir(mode=0o700)
     compile_in(first)
-    compiled.copy(first, second, second)
+    kernel_cache.copy(first, second, second)
     first.rename(tmp_path / "gone")
     before = times(second)
     compile_in(second)
@@ -98,21 +98,21 @@ def test_triton_takes_a_kernel_out_of_a_copy(tmp_path: Path) -> None:
 def test_a_folder_that_others_can_write_to_is_refused(kept: Path, tmp_path: Path) -> None:
     kept.chmod(0o777)
     with pytest.raises(PermissionError, match="can be written by others"):
-        compiled.copy(kept, tmp_path / "copy", tmp_path / "copy")
+        kernel_cache.copy(kept, tmp_path / "copy", tmp_path / "copy")
     with pytest.raises(PermissionError, match="can be written by others"):
-        compiled.fill(SHORT, SHORT.settings, 2)
+        kernel_cache.fill(SHORT, SHORT.settings, 2)
 
 
 def test_each_shape_is_compiled_for_once(kept: Path) -> None:
     two = SMOKE.settings[:2]
-    assert compiled.fill(SHORT, two, 2) is None
-    marks = {path.name: path.stat().st_mtime_ns for path in (kept / compiled.DONE).iterdir()}
+    assert kernel_cache.fill(SHORT, two, 2) is None
+    marks = {path.name: path.stat().st_mtime_ns for path in (kept / kernel_cache.DONE).iterdir()}
     assert len(marks) == 2
-    assert compiled.fill(SHORT, two, 2) is None
-    assert {path.name: path.stat().st_mtime_ns for path in (kept / compiled.DONE).iterdir()} == marks
+    assert kernel_cache.fill(SHORT, two, 2) is None
+    assert {path.name: path.stat().st_mtime_ns for path in (kept / kernel_cache.DONE).iterdir()} == marks
 
 
 def test_the_settings_of_mad_need_fewer_shapes_than_they_are() -> None:
     mad = PROTOCOLS["mad"]
-    assert 20 < len(compiled.shapes(mad, mad.settings, 6)) < len(mad.settings)
-    assert {size for shape in compiled.shapes(mad, mad.settings, 6) for size in shape["sizes"]} == {32, 64, 128}
+    assert 20 < len(kernel_cache.shapes(mad, mad.settings, 6)) < len(mad.settings)
+    assert {size for shape in kernel_cache.shapes(mad, mad.settings, 6) for size in shape["sizes"]} == {32, 64, 128}

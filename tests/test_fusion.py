@@ -1,0 +1,193 @@
+"""A compiled operator computes what eager code computes: stored variants, and operators written to be awkward."""
+
+import importlib.util
+import math
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+pytest.importorskip("triton")
+
+from evaluator.fusion.capture import fused_operator
+from evaluator.fusion.compiled import Library
+from evaluator.fusion.index import NotAffine, divide, linear, plus, times, variable
+from evaluator.fusion.pointwise import TEXTS
+
+VARIANTS = Path(__file__).parents[1] / "variants"
+
+
+def load(name):
+    """A stored variant's naive form; these are ours."""
+    spec = importlib.util.spec_from_file_location(f"stored_{name}", VARIANTS / name / "naive.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def sample(operator, T, seed=0, B=2, H=2, D=32):
+    """Inputs as the layer makes them, for every declaration of the operator."""
+    g = torch.Generator().manual_seed(seed)
+    inputs = {name: F.silu(torch.randn(B, H, T, D, generator=g)) for name in "qkv"}
+    inputs["beta"] = torch.rand(B, H, T, generator=g)
+    widths = operator.projections(H, D) if hasattr(operator, "projections") else {}
+    for name in widths.keys() - {"output_gate"}:
+        inputs[name] = torch.randn(B, H, T, widths[name], generator=g)
+    parameters = operator.parameters(H, D, g) if hasattr(operator, "parameters") else {}
+    return inputs | {name: p.expand(B, *p.shape).contiguous() for name, p in parameters.items()}
+
+
+def results(rule, inputs, grad):
+    leaves = {name: x.detach().requires_grad_() for name, x in inputs.items()}
+    o = rule(leaves)
+    return [o, *torch.autograd.grad(o, list(leaves.values()), grad, allow_unused=True, materialize_grads=True)]
+
+
+def agree(rule, inputs):
+    """Holds compiled outputs and gradients to eager ones, and returns the library of kernels."""
+    library = Library()
+    grad = torch.randn_like(inputs["v"])
+    eager, compiled = results(rule, inputs, grad), results(fused_operator(rule, library), inputs, grad)
+    exact = results(rule, {name: x.double() for name, x in inputs.items()}, grad.double())
+    for name, x, a, b in zip(("o", *inputs), exact, eager, compiled, strict=True):
+        assert a.dtype == b.dtype
+        own = (x - a).norm()  # where that is large, rounding decides, and in another order decides otherwise
+        assert (x - b).norm() <= max(1e-4 * x.norm() + 1e-6, (3 if own < 1e-5 * x.norm() else 100) * own), name
+    with torch.no_grad():
+        torch.testing.assert_close(fused_operator(rule, library)(inputs), eager[0].detach(), rtol=1e-3, atol=1e-4)
+    return library
+
+
+def operator_of(module):
+    def rule(inputs):
+        rest = {n: x for n, x in inputs.items() if n not in ("q", "k", "v", "beta")}
+        return module.delta_rule(*(inputs[n] for n in ("q", "k", "v", "beta")), chunk_size=32, **rest)
+
+    return rule
+
+
+@pytest.mark.parametrize("T", [1, 31, 70])
+@pytest.mark.parametrize("name", ["delta_net", "gated_delta_net", "softmax_tanh_beta_gated_update"])
+def test_stored_variants(name, T):
+    module = load(name)
+    library = agree(operator_of(module), sample(module, T))
+    assert library.kernels
+
+
+@pytest.mark.skipif("AGENT_TORTURE" not in os.environ, reason="make torture tries every stored variant")
+@pytest.mark.parametrize("name", sorted(p.parent.name for p in VARIANTS.glob("*/naive.py")))
+@pytest.mark.parametrize("T", [32, 127])
+def test_every_stored_variant(name, T):
+    module = load(name)
+    agree(operator_of(module), sample(module, T))
+
+
+def test_chunks_share_their_kernels():
+    module = load("delta_net")
+    rule = operator_of(module)
+    short, long = (agree(rule, sample(module, T, B=1, H=1, D=16)) for T in (128, 192))
+    assert len(long.kernels) == len(short.kernels)
+
+
+def chunked(x, C=16):
+    B, H, T, D = x.shape
+    return F.pad(x, (0, 0, 0, -T % C)).reshape(B, H, -1, C, D)
+
+
+def reduces_rows(i):
+    q, v = chunked(i["q"]), chunked(i["v"])
+    o = v * torch.softmax(q, -2) + v.amax(-2, keepdim=True) - q.mean((-2, -1), keepdim=True)
+    return o.flatten(2, 3)[:, :, : i["v"].shape[2]]
+
+
+def shifts_and_flips(i):
+    past = F.pad(i["v"], (0, 0, 3, 0))[:, :, :-3]
+    return past + i["v"].flip(-1) * torch.cat([i["q"][..., 16:], -i["q"][..., :16]], -1)
+
+
+def writes_in_place(i):
+    o = torch.zeros_like(i["v"])
+    S = i["v"].new_zeros(*i["v"].shape[:2], i["q"].shape[-1], i["v"].shape[-1])
+    for start in range(0, i["v"].shape[2], 16):
+        q, k, v = (i[n][:, :, start : start + 16] for n in "qkv")
+        o[:, :, start : start + 16] = q @ S
+        S = S + k.mT @ v * 0.01
+    return o
+
+
+def token_by_token(i):
+    S = i["v"].new_zeros(*i["v"].shape[:2], i["q"].shape[-1], i["v"].shape[-1])
+    outputs = []
+    for q, k, v, beta in zip(*(i[n].unbind(2) for n in ("q", "k", "v", "beta")), strict=True):
+        S = S + 0.01 * beta[..., None, None] * k[..., :, None] * v[..., None, :]
+        outputs.append((q[..., None, :] @ S).squeeze(-2))
+    return torch.stack(outputs, 2)
+
+
+def sorts(i):
+    top = i["v"].abs().topk(4, -1).values[..., -1:]
+    return torch.where(i["v"].abs() >= top, i["v"], 0.0) * i["beta"][..., None].cumsum(2)
+
+
+def einsum_heads(i):
+    mixed = torch.einsum("bhtd,bhsd->bhts", i["q"], i["k"]).tril()
+    return torch.einsum("bhts,bhsd->bhtd", mixed, i["v"]) / 10
+
+
+def functions(i):
+    x = i["v"].tanh() + i["q"].sigmoid() * F.softplus(i["k"]) + (i["v"] * 1e-3).tanh() * 1e3
+    x = x + i["k"].clamp(-0.1, 0.2).exp().log1p() + i["q"].abs().pow(1.5) + i["v"].square().add(1e-3).rsqrt()
+    return x + torch.maximum(i["q"], i["k"]) * (i["q"] > 0.1) + F.silu(i["v"]) + torch.expm1(i["v"] * 0.1)
+
+
+AWKWARD = [reduces_rows, shifts_and_flips, writes_in_place, token_by_token, sorts, einsum_heads, functions]
+
+
+@pytest.mark.parametrize("T", [16, 21])
+@pytest.mark.parametrize("rule", AWKWARD, ids=lambda rule: rule.__name__)
+def test_awkward_operators(rule, T):
+    agree(rule, sample(None, T))
+
+
+def test_bfloat16_is_rounded_where_eager_code_rounds():
+    inputs = {n: x.bfloat16() for n, x in sample(None, 20).items()}
+    rule = lambda i: (i["q"] * i["k"] + i["v"]) * i["beta"][..., None]  # noqa: E731
+    with torch.no_grad():
+        fused = fused_operator(rule, Library())(inputs)
+    assert fused.dtype == torch.bfloat16
+    assert (fused.float() - rule(inputs).float()).abs().max() <= 2**-7 * rule(inputs).float().abs().max()
+
+
+def test_an_operator_that_asks_for_values_is_not_compiled_but_raises():
+    def rule(i):
+        return i["v"] * (1.0 if i["q"].sum().item() > 0 else 2.0)
+
+    with pytest.raises(Exception, match=r"item|data|Proxy|symbol|local_scalar"):
+        fused_operator(rule, Library())(sample(None, 16))
+
+
+def test_no_kernel_is_begun_after_the_deadline():
+    library = Library()
+    library.deadline = -math.inf
+    with pytest.raises(TimeoutError, match="no end within its time"):
+        fused_operator(lambda i: i["v"] @ i["q"].mT @ i["k"], library)(sample(None, 16))
+
+
+def test_indices_divide_exactly_or_not_at_all():
+    extents = {"b": 3, "t": 8, "c": 4}
+    whole = linear((variable("b"), variable("t"), variable("c")), (32, 4, 1))
+    high, low = divide(whole, 4, extents)
+    assert high == plus(times(variable("b"), 8), variable("t"))
+    assert low == variable("c")
+    with pytest.raises(NotAffine):
+        divide(plus(whole, 1), 4, extents)
+
+
+def test_every_pointwise_text_names_its_operands():
+    for target, text in TEXTS.items():
+        count = sum(a.type.kind() in ("TensorType", "NumberType") for a in target._schema.arguments if a.name != "alpha")
+        assert all(f"{{{n}}}" in text for n in range(count)), target
