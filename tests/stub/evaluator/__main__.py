@@ -45,7 +45,11 @@ def main() -> int:
     if args.device == "cuda":
         print("--device cuda: torch sees no CUDA GPU on this machine", file=sys.stderr)
         return 3
-    return {"protocol": protocol, "check": check, "score": score}[args.command](args)
+    try:
+        return {"protocol": protocol, "check": check, "score": score}[args.command](args)
+    except OSError as error:  # as the evaluator does
+        print(error, file=sys.stderr)
+        return 3
 
 
 def protocol(args: argparse.Namespace) -> int:
