@@ -4,7 +4,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -62,10 +62,11 @@ class Evaluator:
     sandbox: str = "auto"
     bounds: Bounds = _SCORE_BOUNDS
     command: tuple[str, ...] = COMMAND
+    ray: str | None = None  # where Ray spreads a score's settings
 
     def protocol(self, name: str) -> ProtocolInfo:
         """What a protocol is; also finds out early that a device or a wall that was asked for is missing."""
-        ended = self._ask(["protocol", name, *self._machine(only_asked=True)])
+        ended = self._ask(["protocol", name, *self._machine(only_asked=True), *self._ray()])
         _expect(ended, 0)
         return _parse(ended, ProtocolInfo)
 
@@ -73,7 +74,8 @@ class Evaluator:
         """Run the gates; without a seed their random inputs are fresh, so that nothing can be tuned to them."""
         extra = ["--against", str(against)] if against else []
         extra += ["--seed", str(seed)] if seed is not None else []
-        ended = self._ask(["check", str(variant), "--json", *extra, *self._machine()])
+        here = replace(self, device="auto") if self.ray else self  # a cluster's GPU need not be this machine's
+        ended = self._ask(["check", str(variant), "--json", *extra, *here._machine()])
         _expect(ended, 0, 1)
         return _parse(ended, CheckReport)
 
@@ -96,6 +98,7 @@ class Evaluator:
             protocol,
             *asked,
             *self._machine(),
+            *self._ray(),
             *extra,
             "--out",
             str(out),
@@ -126,6 +129,9 @@ class Evaluator:
         if ended.timed_out:
             raise EvaluationFailed(f"`evaluator {arguments[0]}` was {ended.timed_out}")
         return ended
+
+    def _ray(self) -> list[str]:
+        return ["--ray", self.ray] if self.ray else []
 
     def _machine(self, *, only_asked: bool = False) -> list[str]:
         chosen = {"--device": self.device, "--sandbox": self.sandbox}

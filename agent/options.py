@@ -19,6 +19,15 @@ Protocol = Annotated[
 Device = Annotated[
     Literal["auto", "cpu", "cuda"] | None, typer.Option("--device", help="Where to train. [auto]")
 ]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="WHERE",
+        help="Spread each evaluation over GPUs: local (all of this machine), auto (the Ray cluster it is part "
+        "of) or HOST:PORT.",
+    ),
+]
 Sandbox = Annotated[
     Literal["require", "auto", "off"] | None,
     typer.Option(

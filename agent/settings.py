@@ -24,6 +24,7 @@ class Settings(BaseModel):
     model: str = DEFAULT_MODEL
     base_url: str | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    ray: str | None = None  # local, auto or HOST:PORT; without it an evaluation takes one device
     sandbox: Literal["require", "auto", "off"] = "auto"
     seed: int = Field(0, ge=0, lt=2**31)
     tries: int = Field(3, ge=1, le=20)

@@ -59,7 +59,7 @@ def proposer_for(job: Job, settings: Settings) -> Job:
 
 def evaluator_for(settings: Settings) -> Evaluator:
     bounds = Bounds(total=settings.evaluation_hours * 3600, silence=settings.silence_minutes * 60)
-    return Evaluator(settings.device, settings.sandbox, bounds)
+    return Evaluator(settings.device, settings.sandbox, bounds, ray=settings.ray)
 
 
 def repo_for(root: Path, settings: Settings, say: Callable[[str], None]) -> Repo | None:

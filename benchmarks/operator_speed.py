@@ -209,9 +209,9 @@ def run_checks(table, names):
 
 
 def run_times(table, names, args):
-    shapes = [(s, 32) for s in MAD] + [(s, 64) for s in LANGUAGE_MODEL]
+    shapes = {"mad": [(s, 32) for s in MAD], "language-model": [(s, 64) for s in LANGUAGE_MODEL]}
     for name in names:
-        for shape, chunk_size in shapes:
+        for shape, chunk_size in [s for kind in args.shapes for s in shapes[kind]]:
             moved, flop = least_work(shape, torch.bfloat16, chunk_size)
             floor = max(moved / (args.bandwidth * 1e9), flop / (args.rate * 1e9))
             size = {
@@ -255,6 +255,8 @@ def main():
     with_kernels = sorted(path.parent.name for path in VARIANTS.glob("*/triton.py"))
     parser.add_argument("--variants", nargs="+", default=with_kernels, help="default: those with a triton.py")
     parser.add_argument("--fla", action="store_true", help="time fla's operators beside ours")
+    shapes = ("mad", "language-model")
+    parser.add_argument("--shapes", nargs="+", choices=shapes, default=shapes, help="at which to time; default: both")
     parser.add_argument(
         "--sweep", action="store_true", help="also time the kernels over warps and chunk_size"
     )

@@ -13,14 +13,16 @@ import importlib.util
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
 import torch
 
+from evaluator.fusion.compiled import Library
 from evaluator.model import architecture, operations, stream_seed
 from evaluator.protocol import PROTOCOLS, Setting, settings_of
-from evaluator.train import Group, sweep
+from evaluator.train import Group, Run, sweep
 
 
 def load(path: Path) -> ModuleType:
@@ -33,7 +35,7 @@ def load(path: Path) -> ModuleType:
     return module
 
 
-def build(folder: Path, form: str, setting: Setting, compiled: bool, num_runs: int) -> Group:
+def build(folder: Path, form: str, setting: Setting, runs: Sequence[Run]) -> Group:
     """A group ready to train, as the worker builds it."""
     protocol = PROTOCOLS["mad"]
     naive, module = load(folder / "naive.py"), load(folder / f"{form}.py")
@@ -45,18 +47,15 @@ def build(folder: Path, form: str, setting: Setting, compiled: bool, num_runs: i
         given = naive.parameters(*sizes, generator) if hasattr(naive, "parameters") else {}
         return {k: v.numpy() for k, v in given.items()}
 
-    rule = torch.compile(module.delta_rule, dynamic=False) if compiled else module.delta_rule
-
     def operator(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         rest = {k: v for k, v in inputs.items() if k not in ("q", "k", "v", "beta")}
         q, k, v, beta = (inputs[n] for n in ("q", "k", "v", "beta"))
         with torch.autocast("cuda", enabled=False):
-            out: torch.Tensor = rule(q, k, v, beta, chunk_size=protocol.chunk_size, **rest)
+            out: torch.Tensor = module.delta_rule(q, k, v, beta, chunk_size=protocol.chunk_size, **rest)
         return out
 
     shapes = {k: tuple(v.shape) for k, v in declare("shapes").items()}  # type: ignore[attr-defined]
     arch = architecture(setting, protocol, projections, shapes)
-    runs = sweep(protocol, [0])[:num_runs]
     return Group(setting, protocol, runs, arch, operator, declare, torch.device("cuda"), operations(torch.device("cuda")))  # type: ignore[arg-type]
 
 
@@ -111,7 +110,7 @@ def main() -> None:
     )
     parser.add_argument("--variant", type=Path, default=Path("variants/delta_net"))
     parser.add_argument("--form", choices=("naive", "triton"), default="naive")
-    parser.add_argument("--compile", action="store_true", help="torch.compile the operator")
+    parser.add_argument("--compile", action="store_true", help="compile the operator as training does")
     parser.add_argument("--setting", action="append", help="task or task:name, e.g. compression:seq_len=64")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--runs", type=int, default=6)
@@ -125,7 +124,9 @@ def main() -> None:
         setting = next(s for s in settings_of(task) if s.name == (name or "baseline"))
         torch.cuda.reset_peak_memory_stats()
         started = time.perf_counter()
-        group = build(args.variant, args.form, setting, args.compile, args.runs)
+        group = build(args.variant, args.form, setting, sweep(PROTOCOLS["mad"], [0])[: args.runs])
+        if args.compile:
+            print(group.compile(Library()), flush=True)
         build_s = time.perf_counter() - started
         row = {
             "variant": args.variant.name,

@@ -1,15 +1,20 @@
 """The evaluator's command line: score, check, generate, protocol."""
 
 import argparse
+import contextlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evaluator import output
 from evaluator.protocol import BASELINES, CHANGEABLE, PROTOCOLS, Setting
+
+if TYPE_CHECKING:
+    from evaluator.job import Job
 
 DONE, REJECTED, BAD_INPUT, ENVIRONMENT = 0, 1, 2, 3
 
@@ -57,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--form", choices=("naive", "triton"), help="default: triton on a GPU where there is one, else naive")
     score.add_argument("--out", type=Path, required=True, metavar="DIR", help="takes runs.csv and evaluation.json")
     score.add_argument("--seconds", type=float, metavar="S", help="start no further setting after S seconds; call again to go on")
+    _ray_option(score)
     score.add_argument("--events", action="store_true", help="progress as one JSON object a line on stdout")
     _device_options(score)
     score.set_defaults(command=_score)
@@ -80,9 +86,14 @@ def _parser() -> argparse.ArgumentParser:
 
     protocol = commands.add_parser("protocol", help="print a protocol, its fingerprint and its noise as JSON")
     protocol.add_argument("name", help=f"one of {', '.join(PROTOCOLS)}")
+    _ray_option(protocol)
     _device_options(protocol)  # with them it also says whether this machine has what a run would need
     protocol.set_defaults(command=_protocol)
     return parser
+
+
+def _ray_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--ray", metavar="WHERE", help="spread the settings over GPUs: local (all of this machine), auto (the Ray cluster it is part of) or HOST:PORT")
 
 
 def _device_options(parser: argparse.ArgumentParser) -> None:
@@ -90,13 +101,41 @@ def _device_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sandbox", choices=("require", "auto", "off"), default="auto", help="walls around the variant's code (default: auto)")
 
 
-def _device(wanted: str) -> Any:
+def _device(wanted: str, ray: str | None = None) -> Any:
     import torch
 
+    if ray:
+        from evaluator import cluster
+
+        return cluster.device(wanted)
     if wanted == "cuda" and not torch.cuda.is_available():
         raise EnvironmentProblem("--device cuda: torch sees no CUDA GPU on this machine")
     found = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(found if wanted == "auto" else wanted)
+
+
+@contextlib.contextmanager
+def _joined(address: str | None) -> Iterator[None]:
+    """Part of a Ray cluster where one was asked for."""
+    if not address:
+        yield
+        return
+    from evaluator import cluster
+
+    try:
+        with cluster.joined(address):
+            yield
+    except (cluster.ClusterError, cluster.UnequalMachines) as error:
+        raise EnvironmentProblem(str(error)) from None
+
+
+def _reachable(address: str) -> None:
+    from evaluator import cluster
+
+    try:
+        cluster.reachable(address)
+    except cluster.ClusterError as error:
+        raise EnvironmentProblem(str(error)) from None
 
 
 def _walls(mode: str) -> Any:
@@ -131,50 +170,38 @@ def _only(settings: Sequence[Setting], names: Sequence[str]) -> Sequence[Setting
 
 
 def _score(args: argparse.Namespace) -> int:
-    from evaluator import results, score, tasks
+    from evaluator import job as jobs
+    from evaluator import tasks
 
     if args.seeds < 1 or args.seed < 0:
         raise UsageError(f"--seeds {args.seeds} --seed {args.seed}: at least one seed, none below 0")
-    protocol, settings = score.choose_settings(score.protocol_named(args.protocol), args.task, _changes(args.setting))
+    protocol, settings = jobs.choose_settings(jobs.protocol_named(args.protocol), args.task, _changes(args.setting))
     settings = tuple(_only(settings, args.only))
     for setting in settings:
         tasks.check(setting)
     args.out.mkdir(parents=True, exist_ok=True)
     seeds = range(args.seed, args.seed + args.seeds)
-    job = score.make_job(args.variant, protocol, settings, seeds, _device(args.device), _walls(args.sandbox), args.out, args.form, args.seconds)
-    try:
-        evaluation = score.score(job, _print_event if args.events else _print_line)
-    except results.ResultsError as error:
-        raise UsageError(str(error)) from None
+    walls = _walls(args.sandbox)
+    with _joined(args.ray):
+        job = jobs.make_job(args.variant, protocol, settings, seeds, _device(args.device, args.ray), walls, args.out, args.form, args.seconds)
+        evaluation = _scored(job, args)
     if not args.events:
-        _print_evaluation(evaluation)
+        output.print_evaluation(evaluation)
     return DONE if evaluation["status"] in ("scored", "partial") else REJECTED
 
 
-def _print_event(event: dict[str, Any]) -> None:
-    print(json.dumps(event), flush=True)
+def _scored(job: "Job", args: argparse.Namespace) -> dict[str, Any]:
+    from evaluator import local, results, score
 
+    place: score.Place = local
+    try:
+        if args.ray:
+            from evaluator import cluster
 
-def _print_line(event: dict[str, Any]) -> None:
-    match event["event"]:
-        case "note":
-            print(event["message"], file=sys.stderr)
-        case "setting":
-            accuracy = "failed" if event["accuracy"] is None else f"{event['accuracy']:.4f}"
-            print(f"[{event['settings_done']}/{event['settings_total']}] {event['task']} {event['setting']}: {accuracy} in {event['seconds']} s", file=sys.stderr)
-        case "progress" if sys.stderr.isatty():
-            accuracy = "-" if event["accuracy"] is None else f"{event['accuracy']:.3f}"
-            print(f"  {event['task']} {event['setting']}: step {event['step']}/{event['steps']}, accuracy {accuracy}, {event['steps_per_second']} steps/s, at most {event['seconds_left']} s left\033[K", end="\r", file=sys.stderr)
-
-
-def _print_evaluation(evaluation: dict[str, Any]) -> None:
-    for column, value in evaluation["scores"].items():
-        print(f"{column:15s} {'-' if value is None else format(value, '.4f')}")
-    whole = evaluation["mad_score"]
-    named = "MAD score" if evaluation["protocol"]["name"] == "mad" else "mean of six (no MAD score)"
-    print(f"{named}: {'-' if whole is None else format(whole, '.4f')}  [{evaluation['status']}]")
-    if evaluation["error"]:
-        print(evaluation["error"], file=sys.stderr)
+            place = cluster.Cluster(job)
+        return score.score(job, output.print_event if args.events else output.print_line, place)
+    except results.ResultsError as error:
+        raise UsageError(str(error)) from None
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -204,10 +231,13 @@ def _generate(args: argparse.Namespace) -> int:
 
 
 def _protocol(args: argparse.Namespace) -> int:
-    from evaluator import noise, results, score
+    from evaluator import job as jobs
+    from evaluator import noise, results
 
-    protocol = score.protocol_named(args.name)
-    if args.device != "auto":
+    protocol = jobs.protocol_named(args.name)
+    if args.ray:
+        _reachable(args.ray)
+    if args.device != "auto" and args.ray in (None, "local"):
         _device(args.device)
     if args.sandbox != "auto":
         _walls(args.sandbox)

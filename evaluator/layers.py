@@ -3,11 +3,22 @@
 R replicas are trained as one model: weights are `[R, ...]`, activations `[R, B, T, D]`.
 """
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 EPS = 1e-5
+OUTPUT_GATE = "output_gate"  # the projection that is the layer's, not the operator's
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x [R, ..., D], weight [R, N, D], bias [R, N] -> [R, ..., N]: one batched product for all replicas."""
+    flat = x.reshape(x.shape[0], -1, x.shape[-1])
+    transposed = weight.transpose(1, 2)
+    out = torch.bmm(flat, transposed) if bias is None else torch.baddbmm(bias[:, None], flat, transposed)
+    return out.view(*x.shape[:-1], -1)
 
 
 def embed(tokens: Tensor, table: Tensor) -> Tensor:
@@ -44,6 +55,32 @@ def conv_silu(x: Tensor, weight: Tensor, num_heads: int) -> tuple[Tensor, Tensor
     return q, k, v
 
 
+def projected(x: Tensor, start: int, num_heads: int, projections: Mapping[str, int]) -> dict[str, Tensor]:
+    """Views of x's columns [R, B, T, *] from `start` on, as they are used: the gate as it lies, others [R B, H, T, width]."""
+    found = {}
+    for name, width in projections.items():
+        stop = start + num_heads * width
+        columns = x[..., start:stop]
+        found[name] = columns if name == OUTPUT_GATE else columns.flatten(0, 1).unflatten(-1, (num_heads, width)).transpose(1, 2)
+        start = stop
+    return found
+
+
+def mixer_inputs(x: Tensor, weight: Tensor, num_heads: int, projections: Mapping[str, int]) -> dict[str, Tensor]:
+    """What a mixer works on, from one product of the layer's input.
+
+    x [R, B, T, 3 H Dh + H + ...]: q, k, v, beta, the declared projections (name -> width a head), unused columns;
+    weight [R, 3 H Dh, 4]. Gives q, k, v [R B, H, T, Dh] after the convolution, beta [R B, H, T] after the sigmoid, and
+    each projection [R B, H, T, width], the output gate [R, B, T, H width].
+    """
+    inner = weight.shape[1]
+    q, k, v = conv_silu(x[..., :inner], weight, num_heads)
+    beta = torch.sigmoid(x[..., inner : inner + num_heads]).flatten(0, 1).transpose(1, 2).contiguous()
+    declared = projected(x, inner + num_heads, num_heads, projections)
+    declared = {name: v if name == OUTPUT_GATE else v.contiguous() for name, v in declared.items()}
+    return {"q": q, "k": k, "v": v, "beta": beta, **declared}
+
+
 def head_norm(o: Tensor, weight: Tensor, gate: Tensor | None, batch: int) -> Tensor:
     """RMS norm of each head, times SiLU(gate) where there is one; heads side by side again.
 
@@ -59,6 +96,11 @@ def swiglu(x: Tensor) -> Tensor:
     """x [..., 2 D] -> SiLU(first half) * second half, [..., D]."""
     first, second = x.chunk(2, -1)
     return F.silu(first) * second
+
+
+def mlp(x: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    """x [R, ..., D], up [R, 2 N, D], down [R, D, N] -> [R, ..., D]."""
+    return linear(swiglu(linear(x, up)), down)
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

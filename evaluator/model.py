@@ -122,13 +122,13 @@ def _segments(arch: Architecture) -> Iterator[Segment]:
 
 def _block(name: str, arch: Architecture, linear: str, width: int, inner: int) -> Iterator[Segment]:
     yield _vector(f"{name}.mixer.norm", width, "ones")
-    yield _matrix(f"{name}.mixer.qkv", *((p, inner, width) for p in "qkv"), init=linear)
+    qkv = _matrix(f"{name}.mixer.qkv", *((p, inner, width) for p in "qkv"), init=linear).parts
     rest = [("beta", arch.num_heads, width)]
     rest += [(p, arch.num_heads * w, width) for p, w in arch.projections.items()]
     drawn = _matrix(f"{name}.mixer.rest", *rest, init=linear)
     pad = -drawn.shape[0] % 8  # rows of the product stay 16-byte aligned
-    parts = (*drawn.parts, Part("pad", (pad, width), "pad")) if pad else drawn.parts
-    yield Segment(drawn.name, parts, True)
+    pads = (Part("pad", (pad, width), "pad"),) if pad else ()
+    yield Segment(f"{name}.mixer.in", (*qkv, *drawn.parts, *pads), True)
     yield Segment(f"{name}.mixer.conv", tuple(Part(f"{name}.mixer.conv.{p}", (inner, CONV_WIDTH), "uniform") for p in "qkv"), True)
     for p, shape in arch.parameters.items():
         yield Segment(f"{name}.mixer.parameters.{p}", (Part(f"{name}.mixer.parameters.{p}", shape, "declared"),), False)
@@ -225,43 +225,27 @@ def forward(
         y = _mixer(own, normed, operator, arch, ops, last_only)
         x = x[:, :, -1:].contiguous() if last_only else x
         x, normed = ops.add_norm(x, y, own["mlp.norm"], dtype)
-        y = linear(ops.swiglu(linear(normed, own["mlp.up"])), own["mlp.down"])
+        y = ops.mlp(normed, own["mlp.up"], own["mlp.down"])
     if arch.autoencoder:
         x, y = _decode(weights, x + y, arch, ops, dtype), None
     _, normed = ops.add_norm(x, y, weights["head.norm"], dtype)
-    return linear(normed.view(R, B * T, -1), weights["head.linear"], weights["head.bias"])
-
-
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x [R, ..., D], weight [R, N, D], bias [R, N] -> [R, ..., N]: one batched product for all replicas."""
-    flat = x.reshape(x.shape[0], -1, x.shape[-1])
-    transposed = weight.transpose(1, 2)
-    out = torch.bmm(flat, transposed) if bias is None else torch.baddbmm(bias[:, None], flat, transposed)
-    return out.view(*x.shape[:-1], -1)
+    logits: Tensor = ops.linear(normed.view(R, B * T, -1), weights["head.linear"], weights["head.bias"])
+    return logits
 
 
 def _mixer(
     w: Mapping[str, Tensor], x: Tensor, operator: Operator, arch: Architecture, ops: ModuleType, last_only: bool
 ) -> Tensor:
-    R, B, T, _ = x.shape
-    H = arch.num_heads
-    q, k, v = ops.conv_silu(linear(x, w["mixer.qkv"]), w["mixer.conv"], H)
-    rest = linear(x, w["mixer.rest"])
-    beta = torch.sigmoid(rest[..., :H]).reshape(R * B, T, H).transpose(1, 2).contiguous()
-    inputs, at, gate = {"q": q, "k": k, "v": v, "beta": beta}, H, None
-    for name, width in arch.projections.items():
-        columns = rest[..., at : at + H * width]
-        at += H * width
-        if name == "output_gate":
-            gate = columns
-        else:
-            inputs[name] = columns.reshape(R * B, T, H, width).transpose(1, 2).contiguous()
+    R, B = x.shape[:2]
+    inputs = ops.mixer_inputs(ops.linear(x, w["mixer.in"]), w["mixer.conv"], arch.num_heads, arch.projections)
+    gate = inputs.pop(layers.OUTPUT_GATE, None)
     for name, shape in arch.parameters.items():
         inputs[name] = w[f"mixer.parameters.{name}"][:, None].expand(R, B, *shape).reshape(R * B, *shape)
     o = operator(inputs)
     if last_only:
         o, gate = o[:, :, -1:], None if gate is None else gate[:, :, -1:].contiguous()
-    return linear(ops.head_norm(o, w["mixer.head_norm"], gate, B), w["mixer.out"])
+    out: Tensor = ops.linear(ops.head_norm(o, w["mixer.head_norm"], gate, B), w["mixer.out"])
+    return out
 
 
 def _decode(w: Mapping[str, Tensor], x: Tensor, arch: Architecture, ops: ModuleType, dtype: torch.dtype) -> Tensor:
@@ -269,7 +253,7 @@ def _decode(w: Mapping[str, Tensor], x: Tensor, arch: Architecture, ops: ModuleT
     x = x + positions(arch.seq_len, arch.width, x.device)
     for layer in ("decoder.0", "decoder.1"):
         _, normed = ops.add_norm(x, None, w[f"{layer}.norm"], dtype)
-        x = F.gelu(linear(normed, w[f"{layer}.linear"], w[f"{layer}.bias"]))
+        x = F.gelu(ops.linear(normed, w[f"{layer}.linear"], w[f"{layer}.bias"]))
     return x
 
 

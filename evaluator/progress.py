@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from typing import Protocol as Interface
 
 from evaluator.protocol import Protocol, Setting
 from evaluator.results import Row
@@ -12,12 +13,21 @@ Report = Callable[[dict[str, Any]], None]
 """Receives progress as plain values with an `event`: progress, setting or note."""
 
 
+class Listener(Interface):
+    """Whoever is told how a training goes."""
+
+    def update(self, setting: Setting, facts: Mapping[str, Any]) -> None: ...
+
+    def note(self, message: str) -> None: ...
+
+
 class Progress:
     """Tells how far it is and, from the tokens trained per second so far, how long the rest can take at most."""
 
     def __init__(self, protocol: Protocol, todo: Sequence[Setting], report: Report) -> None:
         self.protocol, self.report = protocol, report
         self.left = {s: cost(s, protocol) for s in todo}
+        self.share = dict.fromkeys(todo, 0.0)  # of each setting, how much of it is done: several may be under way
         self.total, self.done, self.spent, self.started = len(todo), 0, 0.0, time.monotonic()
 
     @property
@@ -32,10 +42,12 @@ class Progress:
         epoch, seconds, accuracy = (facts.get(k) for k in ("epoch", "seconds", "accuracy"))
         if type(epoch) is not int or not isinstance(accuracy, list) or type(seconds) is not float:
             return
-        share = epoch / self.protocol.epochs
-        spent = self.spent + self.left[setting] * share
-        rate = spent / max(1e-9, self.elapsed)
-        left = sum(self.left.values()) - self.left[setting] * share
+        if setting not in self.left:
+            return  # told late, after its end
+        self.share[setting] = share = epoch / self.protocol.epochs
+        under_way = sum(tokens * self.share[s] for s, tokens in self.left.items())
+        rate = (self.spent + under_way) / max(1e-9, self.elapsed)
+        left = sum(self.left.values()) - under_way
         finite = [a for a in accuracy if isinstance(a, float) and math.isfinite(a)]
         step = facts["step"] if type(facts.get("step")) is int else 0
         self.report({

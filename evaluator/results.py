@@ -42,6 +42,7 @@ class Row:
     fresh_accuracy: float  # NaN where not audited
     best_epoch: int
     setup_seconds: float
+    operator: str = ""  # how the operator ran: eager, fused, or unknown
 
 
 FIELDS = tuple(f.name for f in dataclasses.fields(Row))
@@ -59,14 +60,16 @@ def read_rows(folder: Path) -> list[Row]:
         return []
     text = path.read_text(encoding="utf-8", errors="replace")
     whole = text[: text.rfind("\n") + 1]
-    lines = list(csv.DictReader(io.StringIO(whole)))
-    return [row for line in lines if (row := _row(line))]
+    header, *lines = list(csv.reader(io.StringIO(whole))) or [[]]
+    # Columns are only ever added at the end, so that an older file is gone on with as it is.
+    names = FIELDS if tuple(header) == FIELDS[: len(header)] else header
+    return [row for line in lines if (row := _row(dict(zip(names, line, strict=False))))]
 
 
 def _row(line: Mapping[str, Any]) -> Row | None:
     try:
         kinds = {f.name: _TYPES[str(getattr(f.type, "__name__", f.type))] for f in dataclasses.fields(Row)}
-        return Row(**{name: kinds[name](line[name]) for name in FIELDS})
+        return Row(**{name: kinds[name](line[name]) for name in FIELDS if name in line or name != "operator"})
     except (KeyError, TypeError, ValueError):
         return None  # a line torn in the middle of a write that was later appended to
 
@@ -152,6 +155,7 @@ def _setting(rows: Sequence[Row], seeds: Sequence[int]) -> dict[str, Any]:
         "best": {"lr": first.lr, "weight_decay": first.weight_decay, "epoch": first.best_epoch},
         "seconds": round(sum(r.seconds for r in rows), 3),
         "setup_seconds": max(r.setup_seconds for r in rows),
+        "operator": ", ".join(sorted({r.operator for r in rows if r.operator})) or None,
     }
 
 

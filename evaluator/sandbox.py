@@ -17,12 +17,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluator import confine
+from evaluator import compiled, confine
 from evaluator.jail import SCRATCH, Jail, launch
 
 MODES = ("require", "auto", "off")
 NOBODY = 65534
 OWN_FOLDER = "delta-rule-"
+TRITON = "triton"  # in a worker's own folder: its cache of compiled kernels, which begins with ours
 PACKAGE = Path(__file__).resolve().parent
 
 
@@ -104,14 +105,19 @@ def start(
     contained, nobody = walls.level == "bubblewrap", "nobody" in walls.standing
     _remove_what_the_killed_left()
     scratch = Path(tempfile.mkdtemp(prefix=f"{OWN_FOLDER}{os.getpid()}-"))
-    if nobody:
-        os.chown(scratch, NOBODY, NOBODY)
     inside = Path("/tmp") if contained else scratch
+    kernels = compiled.folder() if device != "cpu" else None
+    if kernels and kernels.exists():
+        compiled.copy(kernels, scratch / TRITON, inside / TRITON)
+    if nobody:
+        for path in (scratch, *scratch.rglob("*")):
+            os.chown(path, NOBODY, NOBODY)
     environment = _environment(inside) | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
     spec = json.dumps(dataclasses.asdict(_spec(walls, device, memory, inside)))
     command = [sys.executable, "-P", *python, spec, *arguments]
     if contained:
-        command = ["bwrap", *_bubblewrap(device, environment), "--", *command]
+        own = ["--bind", str(scratch / TRITON), str(inside / TRITON)] if (scratch / TRITON).exists() else []
+        command = ["bwrap", *_bubblewrap(device, environment, own), "--", *command]
     return launch(
         scratch, memory, contained, command,
         stdout=log_fd, stderr=log_fd, pass_fds=pass_fds, env=environment, **_user(nobody),
@@ -160,16 +166,18 @@ def _environment(home: Path) -> dict[str, str]:
         "PYTHONPATH": str(PACKAGE.parent),
         "PYTHONDONTWRITEBYTECODE": "1",
         "OMP_WAIT_POLICY": "passive",  # spinning threads take minutes where another process needs a core
-        "TRITON_CACHE_DIR": str(home / "triton"),
+        "TRITON_CACHE_DIR": str(home / TRITON),
+        "TORCHINDUCTOR_CACHE_DIR": str(home / "inductor"),
+        "USER": "nobody",  # who has no entry in a password file where there is none
         "CUDA_CACHE_PATH": str(home / "cuda"),
     }
     return {name: os.environ[name] for name in kept if name in os.environ} | fixed
 
 
-def _bubblewrap(device: str, environment: dict[str, str]) -> list[str]:
+def _bubblewrap(device: str, environment: dict[str, str], own: Sequence[str]) -> list[str]:
     """An empty world with the interpreter, its libraries and a small folder of its own."""
     arguments = [*_namespaces(), "--clearenv", "--proc", "/proc", "--dev", "/dev"]
-    arguments += ["--size", str(SCRATCH), "--tmpfs", "/tmp", "--chdir", "/tmp"]
+    arguments += ["--size", str(SCRATCH), "--tmpfs", "/tmp", *own, "--chdir", "/tmp"]
     for path in _readable_system(device):
         linked = path.is_symlink() and path.parent == Path("/")
         arguments += ["--symlink", os.readlink(path), str(path)] if linked else ["--ro-bind", str(path), str(path)]

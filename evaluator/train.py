@@ -4,12 +4,13 @@ What is reported from here only steers (early stop, best epoch): the recorded ac
 """
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -30,6 +31,9 @@ from evaluator.model import (
 )
 from evaluator.protocol import Protocol, Setting, from_json
 from evaluator.tasks import Examples, generate
+
+if TYPE_CHECKING:
+    from evaluator.fusion.compiled import Library
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,15 @@ class Trained:
     steps: int
     seconds: float
     setup_seconds: float
+    operator: str  # one of OPERATORS
+
+
+OPERATORS = ("eager", "fused")
+"""How the operator of a run was computed in the end."""
+
+COMPILE_AFTER = 2  # epochs; a setting that is learned at once is not worth compiling for
+COMPILE_FROM = 2e8  # tokens still to be trained on, about 20 s of eager code on one H200
+COMPILE_SECONDS = 120.0
 
 
 class Group:
@@ -99,6 +112,7 @@ class Group:
         self.best_perplexity = torch.full((len(runs),), math.inf, dtype=torch.float64, device=device)
         self._graphs: dict[tuple[str, int], Callable[[], None]] = {}
         self._pool: Any = None
+        self.fused = False
 
     def _load_data(self) -> None:
         seeds = sorted({r.seed for r in self.runs})
@@ -193,6 +207,27 @@ class Group:
         self._pool = self._pool or graph.pool()
         return graph.replay
 
+    def compile(self, library: "Library") -> str:
+        """Puts a compiled operator into the place of the eager one if that is as exact and faster; says what became of it."""
+        from evaluator.fusion.faster import faster
+
+        kept: list[dict[str, Tensor]] = []
+
+        def look(inputs: dict[str, Tensor]) -> Tensor:
+            kept.append({name: x.detach() for name, x in inputs.items()})
+            return self.operator(inputs)
+
+        self.cursor.zero_()
+        inputs, _ = self._batch(self.train, self.order, self.protocol.batch_size)
+        with torch.no_grad():
+            forward(self._leaves(), inputs, look, self.arch, self.ops)
+        self.operator, found = faster(self.operator, kept[0], library, COMPILE_SECONDS)
+        if found.used:
+            self.fused = True
+            self._graphs.clear()
+            self._pool = None
+        return found.message
+
     def epoch(self, number: int) -> None:
         """One pass over the training examples in a fresh order, the last short batch kept."""
         orders = np.stack([rng.permutation(self.order.shape[1]) for rng in self.shuffles])
@@ -216,8 +251,13 @@ class Group:
         return both[0], both[1]
 
 
-def train_group(group: Group, report: Callable[[Progress], None]) -> Trained:
-    """Trains until the last epoch, or until one run passes the protocol's accuracy at an epoch's end."""
+def train_group(
+    group: Group, report: Callable[[Progress], None], library: "Library | None" = None, note: Callable[[str], None] = print
+) -> Trained:
+    """Trains until the last epoch, or until one run passes the protocol's accuracy at an epoch's end.
+
+    With a library, the operator is compiled into it once it is sure that the training takes long.
+    """
     started, protocol, count = time.monotonic(), group.protocol, len(group.runs)
     best = [(math.inf, 0, math.nan)] * count  # perplexity, epoch, accuracy
     accuracy, epoch, steps, setup = [math.nan] * count, 0, 0, math.nan
@@ -232,10 +272,16 @@ def train_group(group: Group, report: Callable[[Progress], None]) -> Trained:
         report(Progress(epoch, steps, time.monotonic() - started, tuple(accuracy), tuple(perplexity)))
         if any(a > protocol.stop_accuracy for a in accuracy) or not any(map(math.isfinite, perplexity)):
             break
+        if library is not None and epoch == COMPILE_AFTER and _tokens_left(group, epoch) >= COMPILE_FROM:
+            note(group.compile(library))
     return Trained(
         group.best, tuple(b[1] for b in best), tuple(b[2] for b in best), tuple(b[0] for b in best),
-        tuple(accuracy), epoch, steps, time.monotonic() - started, setup,
+        tuple(accuracy), epoch, steps, time.monotonic() - started, setup, OPERATORS[group.fused],
     )
+
+
+def _tokens_left(group: Group, epoch: int) -> int:
+    return group.train[0].shape[1] * group.setting.seq_len * len(group.runs) * (group.protocol.epochs - epoch)
 
 
 def _stream(setting: Setting, run: Run) -> str:
@@ -284,10 +330,20 @@ def serve(header: dict[str, Any], tensors: dict[str, Tensor], operator: Any, sen
             last_sent[0] = progress.seconds
             send({"event": "progress", **dataclasses.asdict(progress)}, {})
 
-    trained = train_group(group, report)
+    trained = train_group(group, report, _library(operator), lambda message: send({"event": "note", "message": message}, {}))
     facts = {f.name: getattr(trained, f.name) for f in dataclasses.fields(trained) if f.name != "weights"}
     peak = torch.cuda.max_memory_allocated() if group.cuda else 0
     send({"event": "done", "peak_bytes": peak, **facts}, {"weights": trained.weights})
+
+
+@functools.cache
+def _library(operator: Any) -> "Library | None":
+    """Where a naive operator's compiled kernels are kept, from setting to setting; None where it is not compiled."""
+    if operator.device.type != "cuda" or operator.form != "naive":
+        return None
+    from evaluator.fusion.compiled import Library
+
+    return Library()
 
 
 def declared(operator: Any, protocol: Protocol) -> tuple[dict[str, int], dict[str, tuple[int, ...]]]:

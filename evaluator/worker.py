@@ -41,6 +41,7 @@ class Operator:
     parameters: Callable[[int, int, torch.Generator], Any] | None
     recurrence: Callable[..., Any] | None
     device: torch.device
+    form: str  # naive or triton
 
 
 class BadOutput(Exception):
@@ -64,6 +65,7 @@ def load(sources: dict[str, str], form: str, device: str, folder: Path) -> Opera
         getattr(declared, "parameters", None),
         getattr(declared, "recurrence", None),
         torch.device(device),
+        form,
     )
 
 

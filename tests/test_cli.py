@@ -142,6 +142,8 @@ def test_show_prints_what_the_files_say(root: Path) -> None:
         (["score", "../delta_net"], 2, "is not the name of a variant"),
         (["check", "nothing"], 2, "there is no variant 'nothing'"),
         (["score", "delta_net", "--device", "cuda"], 3, "no CUDA GPU"),
+        (["score", "delta_net", "--ray", "nobody:1"], 3, "no Ray cluster answers there"),
+        (["run", "--ray", "nobody:1"], 3, "no Ray cluster answers there"),
         (["run", "--iterations", "-1"], 2, "iterations"),
         (["run", "--protocol", "grand"], 2, "grand"),
         (["import", "nowhere.txt"], 2, "No such file"),

@@ -12,7 +12,7 @@ from evaluator.operator import MAX_NAME, RESERVED
 
 PROJECT = Path(__file__).parent.parent
 AGENT = {"jinja2", "openai", "httpx2", "pydantic", "rapidfuzz", "rich", "scipy", "typer"}
-EVALUATOR = {"numpy", "pandas", "torch", "triton"}
+EVALUATOR = {"numpy", "pandas", "ray", "torch", "triton"}
 VARIANT = {"__future__", "einops", "math", "torch", "triton", "typing"}
 LONGEST = {"agent": 300, "evaluator": 400}
 

@@ -52,11 +52,19 @@ def test_add_norm(rows, with_y):
         lambda x, y, w: layers.add_norm(x, y, w, torch.float32), leaves)
 
 
-@pytest.mark.parametrize("length", [1, 3, 31, 33, 64])
-def test_conv_silu(length):
+@pytest.mark.parametrize(("length", "projections"), [
+    (1, {}), (3, {}), (6, {"g": 1, "output_gate": 16, "erase": 3}), (33, {}), (63, {"g": 1}),
+])
+def test_mixer_inputs(length, projections):
     torch.manual_seed(0)
-    leaves = [_leaf(2, 3, length, 96), _weight(2, 96, 4)]
-    _compare(lambda x, w: ops.conv_silu(x, w, 2), lambda x, w: layers.conv_silu(x, w, 2), leaves)
+    pads = 5
+    columns = 96 + 2 + 2 * sum(projections.values()) + pads
+    leaves = [_leaf(2, 2, length, columns), _weight(2, 96, 4)]
+    plain = list(layers.mixer_inputs(*leaves, 2, projections))
+    assert list(ops.mixer_inputs(*leaves, 2, projections)) == plain == ["q", "k", "v", "beta", *projections]
+    _compare(
+        lambda x, w: list(ops.mixer_inputs(x, w, 2, projections).values()),
+        lambda x, w: list(layers.mixer_inputs(x, w, 2, projections).values()), leaves)
 
 
 @pytest.mark.parametrize("length", [1, 19, 70])
@@ -68,9 +76,20 @@ def test_head_norm(length, gated):
         lambda o, w, g: [ops.head_norm(o, w, g, 3)], lambda o, w, g: [layers.head_norm(o, w, g, 3)], leaves)
 
 
-def test_swiglu():
+@pytest.mark.parametrize("rows", [1, 130])
+@pytest.mark.parametrize("inner", [16, 48])
+def test_mlp(rows, inner):
     torch.manual_seed(0)
-    _compare(lambda x: [ops.swiglu(x)], lambda x: [layers.swiglu(x)], [_leaf(2, 7, 48)])
+    leaves = [_leaf(2, 1, rows, 16), _weight(2, 2 * inner, 16), _weight(2, 16, inner)]
+    _compare(lambda *given: [ops.mlp(*given)], lambda *given: [layers.mlp(*given)], leaves)
+
+
+@pytest.mark.parametrize("rows", [1, 70, 1100])
+@pytest.mark.parametrize("biased", [False, True])
+def test_linear(rows, biased):
+    torch.manual_seed(0)
+    leaves = [_leaf(2, 1, rows, 24), _weight(2, 40, 24), _weight(2, 40) if biased else None]
+    _compare(lambda *given: [ops.linear(*given)], lambda *given: [layers.linear(*given)], leaves)
 
 
 @pytest.mark.parametrize("vocab_size", [5, 16, 100])

@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from evaluator.kernels.linear import sum_rows
+
 EPS = 1e-5
 ROWS = 16  # rows of a tile
 TILES = 4  # tiles of one program in a backward pass; each program writes one partial sum for the weight
@@ -86,7 +88,7 @@ class _AddNorm(torch.autograd.Function):
             total, weight, dsum, dout.contiguous(), dx, dy, dw, rows, weight.stride(0), EPS,
             dsum is not None, dy is not None, D, ROWS, TILES, num_warps=4,
         )
-        return dx, dy, dw.sum(1), None
+        return dx, dy, sum_rows(dw, weight.dtype), None
 
 
 def add_norm(x: Tensor, y: Tensor | None, weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -178,7 +180,7 @@ class _HeadNorm(torch.autograd.Function):
             o, weight, gate, dout.contiguous(), do, dgate, dw, ctx.batch, T, weight.stride(0), g_row, EPS,
             gate is not None, H, D, ROWS, TILES, num_warps=2,
         )
-        return do, dw.sum(1), dgate, None
+        return do, sum_rows(dw, weight.dtype), dgate, None
 
 
 def head_norm(o: Tensor, weight: Tensor, gate: Tensor | None, batch: int) -> Tensor:

@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from evaluator.kernels.linear import sum_rows
+
 TOKENS = 64  # tokens of a tile of the embedding's gradient
 SPLITS = 32  # partial sums of the embedding's gradient, added up in a fixed order
 
@@ -65,7 +67,7 @@ class _Embed(torch.autograd.Function):
         _embed_backward[(triton.cdiv(V, block), splits, R)](
             tokens, dout.contiguous(), partial, rows, rows_split, V, D, block, TOKENS, num_warps=4
         )
-        return None, partial.sum(1)
+        return None, sum_rows(partial, torch.float32)
 
 
 def embed(tokens: Tensor, table: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ def main() -> int:
         command.add_argument("what")
         command.add_argument("--device", default="auto")
         command.add_argument("--sandbox", default="auto")
+        command.add_argument("--ray")
         command.add_argument("--seed", type=int, default=0)
         command.add_argument("--json", action="store_true")
         command.add_argument("--events", action="store_true")
@@ -44,6 +45,9 @@ def main() -> int:
     args = parser.parse_args()
     if args.device == "cuda":
         print("--device cuda: torch sees no CUDA GPU on this machine", file=sys.stderr)
+        return 3
+    if args.ray == "nobody:1":
+        print("--ray nobody:1: no Ray cluster answers there", file=sys.stderr)
         return 3
     try:
         return {"protocol": protocol, "check": check, "score": score}[args.command](args)

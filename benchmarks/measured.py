@@ -1,0 +1,171 @@
+"""What table.py compares: evaluations found on disk, the published scores, rank correlation, noise."""
+
+import csv
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from noise import scores_by_seed
+
+from evaluator.protocol import COLUMNS, Protocol, from_json
+from evaluator.results import ResultsError, read_json, read_rows, summary
+
+PUBLISHED = Path(__file__).with_name("published.csv")
+REFERENCES = {"softmax_attention": "reference row, unbounded state", "gla": "reference row"}
+MISS = 0.03
+"""Differences up to this need no explanation, whatever the noise."""
+MEAN = "mean of six"
+
+Scores = Mapping[str, float | None]
+"""Column, or MEAN -> score; None where it is not whole."""
+
+
+class TableError(Exception):
+    """What was found can't stand in one table; one sentence."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One evaluation, its scores worked out anew from its runs."""
+
+    name: str
+    digest: str
+    folder: Path
+    fingerprint: str
+    protocol: Protocol
+    seeds: tuple[int, ...]
+    device: str
+    status: str
+    finished: str
+    tasks: Mapping[str, Any]  # task -> what results.summary says of it
+    minutes: float
+
+    @property
+    def done(self) -> int:
+        return sum(t["settings_done"] for t in self.tasks.values())
+
+    @property
+    def total(self) -> int:
+        return sum(t["settings_total"] for t in self.tasks.values())
+
+    def scores(self, kind: str) -> dict[str, float | None]:
+        """Columns and MEAN; kind is "accuracy" (best of the sweep) or "sweep_mean"."""
+        usable = self.status in ("scored", "partial", "train-failed")
+        found = {c: self.tasks[t][kind] if usable and t in self.tasks else None for t, c in COLUMNS.items()}
+        return found | {MEAN: mean_of(found)}
+
+
+def mean_of(scores: Scores) -> float | None:
+    """The mean of the six columns where all are there; a partial row has none."""
+    known = [s for c in COLUMNS.values() if (s := scores.get(c)) is not None]
+    return statistics.fmean(known) if len(known) == len(COLUMNS) else None
+
+
+def load(folder: Path) -> Measured:
+    """The evaluation in a folder, as far as its runs.csv goes; raises TableError where there is none."""
+    try:
+        found = read_json(folder / "evaluation.json")
+        protocol, seeds = from_json(found["protocol"]), tuple(found["seeds"])
+    except (ResultsError, KeyError, TypeError) as error:
+        raise TableError(f"{folder} holds no evaluation that can be read: {error}") from None
+    rows = read_rows(folder)
+    return Measured(
+        found["variant"]["name"], found["variant"]["digest"], folder, found["fingerprint"], protocol, seeds,
+        found["device"]["name"], found["status"], found["finished"], summary(rows, protocol, seeds)["tasks"],
+        sum(r.seconds for r in rows) / 60,
+    )  # fmt: skip
+
+
+def of_history(root: Path, protocol: str) -> list[Measured]:
+    """The finished entries of a history that were scored under a protocol; other protocols are passed over."""
+    folders = sorted(p.parent for p in root.glob("*/attempt.json") if (p.parent / "evaluation.json").exists())
+    return [m for m in map(load, folders) if m.protocol.name == protocol]
+
+
+def one_fingerprint(found: Sequence[Measured]) -> None:
+    """Raises TableError where two evaluations are not comparable."""
+    if not found:
+        raise TableError("no evaluation was found: nothing to show")
+    first = found[0]
+    for m in found:
+        if m.fingerprint != first.fingerprint:
+            raise TableError(
+                f"{first.folder} ({first.protocol.name}, fingerprint {first.fingerprint}) and {m.folder} ({m.protocol.name}, "
+                f"fingerprint {m.fingerprint}) are not comparable: one table holds one fingerprint, which --fingerprint chooses"
+            )
+
+
+def chosen(found: Iterable[Measured]) -> dict[str, Measured]:
+    """Variant -> its evaluation with most settings done, the latest of those."""
+    ordered = sorted(found, key=lambda m: (m.done, m.finished))
+    return {m.name: m for m in ordered}
+
+
+def published(path: Path = PUBLISHED) -> dict[str, dict[str, Scores]]:
+    """Set -> variant -> published scores, in the order of the file, latest set first."""
+    sets: dict[str, dict[str, Scores]] = {}
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            scores = {c: float(row[c]) for c in COLUMNS.values()}
+            sets.setdefault(row["set"], {})[row["variant"]] = scores | {MEAN: mean_of(scores)}
+    return dict(sorted(sets.items(), reverse=True))
+
+
+def ranks(values: Sequence[float]) -> list[float]:
+    """Ranks from 1, equal values sharing the mean of theirs."""
+    ordered = sorted(values)
+    return [ordered.index(v) + (ordered.count(v) + 1) / 2 for v in values]
+
+
+def spearman(pairs: Sequence[tuple[float, float]]) -> float | None:
+    """Correlation of the ranks; None for fewer than three pairs or a side that is all equal."""
+    if len(pairs) < 3:
+        return None
+    sides = [ranks(side) for side in zip(*pairs, strict=True)]
+    if any(len(set(side)) == 1 for side in sides):
+        return None
+    return statistics.correlation(*sides)
+
+
+def correlations(theirs: Mapping[str, Scores], ours: Mapping[str, Scores]) -> dict[str, tuple[float | None, int]]:
+    """Column, or MEAN -> Spearman and the number of rows that are whole there."""
+    result = {}
+    for column in (*COLUMNS.values(), MEAN):
+        both = [(p[column], ours[name][column]) for name, p in theirs.items() if name in ours]
+        pairs = [(p, o) for p, o in both if p is not None and o is not None]
+        result[column] = (spearman(pairs), len(pairs))
+    return result
+
+
+def pooled(found: Iterable[Measured]) -> dict[str, tuple[float, int, int]]:
+    """Column -> sigma over seeds within a variant, the variants it comes from, its degrees of freedom."""
+    by_variant: dict[str, dict[str, dict[str, float]]] = {c: {} for c in COLUMNS.values()}
+    for m in found:
+        for task, result in m.tasks.items():
+            if result["accuracy"] is not None:
+                scores = dict(zip(map(str, m.seeds), scores_by_seed(result), strict=True))
+                by_variant[COLUMNS[task]].setdefault(m.digest, {}).update(scores)
+    sigma = {}
+    for column, variants in by_variant.items():
+        several = [list(s.values()) for s in variants.values() if len(s) > 1]
+        if several:
+            freedom = sum(len(s) - 1 for s in several)
+            squares = sum((len(s) - 1) * statistics.variance(s) for s in several)
+            sigma[column] = (math.sqrt(squares / freedom), len(several), freedom)
+    return sigma
+
+
+def sigma_of_mean(sigma: Scores) -> float | None:
+    """Of the mean of six, whose errors are independent; None where a column was never measured."""
+    known = [s for c in COLUMNS.values() if (s := sigma.get(c)) is not None]
+    return math.hypot(*known) / len(COLUMNS) if len(known) == len(COLUMNS) else None
+
+
+def misses(ours: float | None, theirs: float | None, sigma: float | None, seeds: int) -> bool:
+    """Whether a difference needs a sentence: above MISS and above two sigma of a score over so many seeds."""
+    if ours is None or theirs is None:
+        return False
+    return abs(ours - theirs) > max(MISS, 2 * (sigma or 0.0) / math.sqrt(seeds))

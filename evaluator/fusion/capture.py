@@ -1,0 +1,98 @@
+"""From an operator to a compiled function with the same outputs and gradients."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._decomp import core_aten_decompositions, get_decompositions
+from torch._functorch import config
+from torch._functorch.aot_autograd import aot_function
+from torch._functorch.partitioners import min_cut_rematerialization_partition
+from torch.fx import GraphModule, Node
+from torch.utils.checkpoint import CheckpointPolicy
+
+from evaluator.fusion.compiled import MAX_DOTS, Compiled, Library
+from evaluator.fusion.pointwise import CONSTANTS, REDUCTIONS, is_pointwise
+from evaluator.fusion.views import is_view
+
+aten = torch.ops.aten
+
+
+# What is no matrix product is computed again in the backward pass, inside its kernels, instead of being kept.
+RECOMPUTE = {
+    "ban_recompute_used_far_apart": False, "ban_recompute_long_fusible_chains": False,
+    "ban_recompute_materialized_backward": False, "ban_recompute_not_in_allowlist": False,
+    "ban_recompute_reductions": False,
+}
+
+Operator = Callable[[dict[str, Tensor]], Tensor]
+
+
+def fused_operator(operator: Operator, library: Library, max_dots: int = MAX_DOTS) -> Operator:
+    """The operator compiled once for every set of shapes that it meets, with and without gradients."""
+    known: dict[object, Callable[..., Tensor]] = {}
+
+    def call(inputs: dict[str, Tensor]) -> Tensor:
+        names = tuple(inputs)
+        key = (torch.is_grad_enabled(), *((n, x.shape, x.stride(), x.dtype) for n, x in inputs.items()))
+        if key not in known:
+            known[key] = fused(lambda *tensors: operator(dict(zip(names, tensors, strict=True))), library, max_dots)
+        return known[key](*inputs.values())
+
+    return call
+
+
+def fused(function: Callable[..., Tensor], library: Library, max_dots: int) -> Callable[..., Tensor]:
+    """`function` of tensors alone, traced and compiled at its first call for the shapes it is given then.
+
+    Tracing raises whatever the function raises where it asks for values; compiling raises Triton's errors.
+    """
+
+    def compiler(module: GraphModule, example: Any) -> Any:
+        return _boxed(Compiled(module, library, max_dots))
+
+    def partition(joint: GraphModule, inputs: Any, **kwargs: Any) -> Any:
+        for node in joint.graph.nodes:
+            if _costly(node):
+                node.meta["recompute"] = CheckpointPolicy.MUST_SAVE
+        with config.patch(RECOMPUTE):
+            return min_cut_rematerialization_partition(joint, inputs, compiler="inductor", **kwargs)
+
+    return aot_function(
+        function, fw_compiler=compiler, bw_compiler=compiler, partition_fn=partition, decompositions=_decompositions()
+    )
+
+
+def _decompositions() -> dict[Any, Any]:
+    """ATen's own, and normalisations as sums and exponentials."""
+    table = {**core_aten_decompositions(), **get_decompositions([aten._softmax, aten._log_softmax])}
+    # Made for export: its logsumexp is empty, which the backward pass would read.
+    table.pop(aten._scaled_dot_product_flash_attention_for_cpu.default, None)
+    return {**table, aten.native_layer_norm.default: _layer_norm}
+
+
+def _layer_norm(x: Tensor, shape: list[int], weight: Any, bias: Any, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    dims = list(range(-len(shape), 0))
+    mean = x.mean(dims, keepdim=True)
+    apart = x - mean
+    scale = torch.rsqrt((apart * apart).mean(dims, keepdim=True) + eps)
+    out = apart * scale
+    out = out if weight is None else out * weight
+    return out if bias is None else out + bias, mean, scale
+
+
+def _costly(node: Node) -> bool:
+    """Whether a node is left to ATen, as a sort is: its result is kept for the backward pass."""
+    if node.op != "call_function" or not isinstance(node.meta.get("val"), Tensor):
+        return False
+    plain = is_view(node) or is_pointwise(node) or node.target in REDUCTIONS or node.target in CONSTANTS
+    return not plain and node.target is not aten.bmm.default and bool(node.all_input_nodes)
+
+
+def _boxed(compiled: Compiled) -> Any:
+    def call(args: list[Tensor]) -> list[Any]:
+        return compiled(args)
+
+    call._boxed_call = True  # type: ignore[attr-defined]
+    return call

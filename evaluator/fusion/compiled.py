@@ -1,0 +1,214 @@
+"""A compiled graph at work: kernels written at the first call, for the layout that its inputs have."""
+
+import hashlib
+import importlib.util
+import math
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node, map_arg
+
+from evaluator.fusion.emit import Kernel, emit
+from evaluator.fusion.grouping import Group, Plan, inlined, leaves, operands, plan
+from evaluator.fusion.index import contiguous
+from evaluator.fusion.pointwise import identity
+from evaluator.fusion.simplify import simplify
+from evaluator.fusion.views import RESHAPES, SPLITS, is_view, shape_of, source
+
+aten = torch.ops.aten
+
+MAX_NODES = 96
+MAX_DOTS = 12
+
+
+class Library:
+    """Kernels by their source, each compiled once; their files lie in one folder."""
+
+    def __init__(self) -> None:
+        self.folder = tempfile.TemporaryDirectory(prefix="fusion-")
+        self.kernels: dict[str, Any] = {}
+        self.deadline = math.inf  # on time.monotonic()
+
+    def get(self, text: str) -> Any:
+        """The kernel of a source. Raises TimeoutError after the deadline."""
+        if text not in self.kernels:
+            if time.monotonic() > self.deadline:
+                raise TimeoutError(f"no end within its time, after {len(self.kernels)} kernels")
+            name = "fused_" + hashlib.sha256(text.encode()).hexdigest()[:12]
+            path = Path(self.folder.name) / f"{name}.py"
+            path.write_text(text.replace("def kernel(", f"def {name}("), encoding="utf-8")
+            spec = importlib.util.spec_from_file_location(name, path)
+            assert spec
+            assert spec.loader
+            module: ModuleType = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            self.kernels[text] = getattr(module, name)
+        return self.kernels[text]
+
+
+class Compiled:
+    """A callable of the graph's inputs, a list; inputs of other strides than at the first call raise ValueError."""
+
+    def __init__(self, module: GraphModule, library: Library, max_dots: int = MAX_DOTS) -> None:
+        self.graph, self.library, self.max_dots = module.graph, library, max_dots
+        simplify(self.graph)
+        self.inputs = [n for n in self.graph.nodes if n.op == "placeholder"]
+        self.plan: Plan = plan(self.graph, max_dots, MAX_NODES)
+        self.inline = inlined(self.graph)
+        self.output = next(n for n in self.graph.nodes if n.op == "output")
+        self.parts = {part: cat for cat in self.graph.nodes if _assembled(cat) for part in cat.args[0]}
+        self.offsets = {part: _offsets(cat)[k] for cat in set(self.parts.values()) for k, part in enumerate(cat.args[0])}
+        self.stored = self._stored()
+        self.kernels: dict[int, tuple[Kernel, Any]] = {}
+        self.strides: dict[Node, tuple[int, ...]] = {}
+        self.last = self._last_uses()
+        self.constants: dict[Node, Any] = {}
+
+    # --- what has to be in memory
+
+    def _outputs(self) -> list[Node]:
+        return [n for n in self.output.all_input_nodes]
+
+    def _stored(self) -> set[Node]:
+        """Values of kernels that something outside of their kernel reads."""
+        found: set[Node] = set(self.parts)
+        for position, step in enumerate(self.plan.steps):
+            if isinstance(step, Node):
+                found.update(self._behind(operands(step)))
+                continue
+            for node in step.nodes:
+                for x, _ in leaves(node, self.plan.tiles[node], self.plan, self.inline):
+                    if self.plan.place.get(x) != position:
+                        found.add(x)
+        found.update(self._behind(self._outputs()))
+        return {x for x in found if x in self.plan.tiles}
+
+    def _behind(self, nodes: Sequence[Node]) -> set[Node]:
+        """The stored tensors that host-side views and casts of these nodes start from."""
+        found: set[Node] = set()
+        for x in nodes:
+            base = source(x)
+            found |= self._behind(operands(base)) if base in self.inline else {base}
+        return found
+
+    def _reads(self, step: Group | Node) -> set[Node]:
+        if isinstance(step, Node):
+            return self._behind(operands(step))
+        return {x for n in step.nodes for x, _ in leaves(n, self.plan.tiles[n], self.plan, self.inline)}
+
+    def _last_uses(self) -> dict[int, list[Node]]:
+        """Per step: the tensors that nothing reads afterwards."""
+        last: dict[Node, int] = {}
+        for position, step in enumerate(self.plan.steps):
+            for x in self._reads(step):
+                last[x] = position
+        kept = self._behind(self._outputs())
+        found: dict[int, list[Node]] = {}
+        for x, position in last.items():
+            if x not in kept:
+                found.setdefault(position, []).append(x)
+        return found
+
+    # --- a call
+
+    def __call__(self, args: list[Tensor]) -> list[Any]:
+        env: dict[Node, Any] = {**self.constants, **dict(zip(self.inputs, args, strict=True))}
+        args.clear()
+        for x in self.inputs:
+            found = tuple(env[x].stride()) if isinstance(env[x], Tensor) else ()
+            if self.strides.setdefault(x, found) != found:
+                raise ValueError(f"{x} has strides {found}, and was compiled for {self.strides[x]}")
+        for position, step in enumerate(self.plan.steps):
+            if isinstance(step, Node):
+                if step not in env:
+                    self._call(step, env)
+            else:
+                self._launch(position, step, env)
+            for x in self.last.get(position, ()):
+                env.pop(x, None)
+        return [self._value(x, env) if isinstance(x, Node) else x for x in self.output.args[0]]  # type: ignore[union-attr]
+
+    def _call(self, node: Node, env: dict[Node, Any]) -> None:
+        if node.target is identity:
+            self._buffer(node, env).copy_(self._value(operands(node)[0], env))
+            return
+        args, kwargs = map_arg((node.args, node.kwargs), lambda x: self._value(x, env))
+        env[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+        if isinstance(env[node], Tensor):
+            self.strides[node] = tuple(env[node].stride())
+        if self._fixed(node):
+            self.constants[node] = env[node]
+
+    def _fixed(self, node: Node) -> bool:
+        """Whether a node depends on no input: it is computed once."""
+        return node.op == "call_function" and all(self._fixed(x) for x in operands(node))
+
+    def _value(self, node: Node, env: dict[Node, Any]) -> Any:
+        """A node's tensor: at hand, or a view or a cast of what is."""
+        if node in env:
+            return env[node]
+        if node in self.parts:
+            return self._buffer(node, env)
+        args, kwargs = map_arg((node.args, node.kwargs), lambda x: self._value(x, env))
+        target = aten.reshape.default if node.target in RESHAPES else node.target
+        assert is_view(node) or node in self.inline or node.target in SPLITS, f"{node} was not computed"
+        return target(*args, **kwargs)  # type: ignore[operator]
+
+    def _buffer(self, node: Node, env: dict[Node, Any]) -> Tensor:
+        """Memory for a stored value, within that of the `cat` which it is a part of."""
+        cat = self.parts.get(node)
+        owner = cat or node
+        if owner not in env:
+            value = owner.meta["val"]
+            device = next(iter(x for x in env.values() if isinstance(x, Tensor))).device
+            env[owner] = torch.empty(tuple(value.shape), dtype=value.dtype, device=device)
+            self.strides[owner] = contiguous(shape_of(owner))
+        if cat is None:
+            whole: Tensor = env[owner]
+            return whole
+        dim, start = self.offsets[node]
+        self.strides[node] = self.strides[owner]
+        return env[owner].narrow(dim, start, shape_of(node)[dim])  # type: ignore[no-any-return]
+
+    def _launch(self, position: int, group: Group, env: dict[Node, Any]) -> None:
+        stored = [n for n in group.nodes if n in self.stored]
+        buffers = {n: self._buffer(n, env) for n in stored}
+        if position not in self.kernels:
+            tf32 = torch.backends.cuda.matmul.allow_tf32
+            kernel = emit(group, self.plan, self.inline, stored, self._layout, tf32)
+            self.kernels[position] = kernel, self.library.get(kernel.source)
+        kernel, compiled = self.kernels[position]
+        tensors = []
+        for pointer in kernel.pointers:
+            x = buffers[pointer.tensor] if pointer.tensor in buffers else self._value(pointer.tensor, env)
+            tensors.append(_shifted(x, pointer.offset) if pointer.offset else x)
+        compiled[(kernel.grid,)](*tensors, num_warps=2 if kernel.area <= 4096 else 4)
+
+    def _layout(self, node: Node) -> tuple[int, ...]:
+        return self.strides[node]
+
+
+def _shifted(x: Tensor, offset: int) -> Tensor:
+    """A tensor that begins `offset` elements later; its shape is of no account to a kernel."""
+    return x.as_strided((1,), (1,), x.storage_offset() + offset)
+
+
+def _assembled(node: Node) -> bool:
+    return node.target is aten.cat.default and all(x.target is identity for x in node.args[0])  # type: ignore[union-attr]
+
+
+def _offsets(cat: Node) -> list[tuple[int, int]]:
+    """Where each part of a `cat` begins: dimension and place."""
+    parts: Any = cat.args[0]
+    dim = (cat.args[1] if len(cat.args) > 1 else 0) % len(shape_of(cat))  # type: ignore[operator]
+    starts, at = [], 0
+    for x in parts:
+        starts.append((dim, at))
+        at += shape_of(x)[dim]
+    return starts

@@ -1,0 +1,107 @@
+"""Rewrites of a graph before it is grouped: products with zeros go, parts of a `cat` are stored into place."""
+
+from typing import Any
+
+import torch
+from torch.fx import Graph, Node
+
+from evaluator.fusion.pointwise import identity
+from evaluator.fusion.views import is_view, shape_of
+
+aten = torch.ops.aten
+
+
+def simplify(graph: Graph) -> None:
+    _drop_zeros(graph)
+    for node in list(graph.nodes):
+        if node.target is aten.cat.default:
+            _store_in_place(graph, node)
+    graph.eliminate_dead_code()
+
+
+def _drop_zeros(graph: Graph) -> None:
+    zero: set[Node] = set()
+    for node in list(graph.nodes):
+        if node.op != "call_function":
+            continue
+        reads = node.all_input_nodes
+        if node.target in (aten.full.default, aten.zeros.default):
+            if node.target is aten.zeros.default or node.args[1] == 0:
+                zero.add(node)
+        elif is_view(node) and node.target is not aten.constant_pad_nd.default and reads[0] in zero:
+            zero.add(node)
+        elif node.target in (aten.bmm.default, aten.mul.Tensor) and any(x in zero for x in reads):
+            value = node.meta["val"]
+            with graph.inserting_before(node):
+                full = graph.call_function(aten.full.default, (list(value.shape), 0), {"dtype": value.dtype, "device": value.device})
+            full.meta["val"] = value
+            node.replace_all_uses_with(full)
+            zero.add(full)
+        elif node.target is aten.slice_scatter.default and reads[0] in zero:
+            _pad_instead(graph, node)
+        elif node.target in (aten.add.Tensor, aten.sub.Tensor):
+            _drop_term(node, zero)
+
+
+def _pad_instead(graph: Graph, node: Node) -> None:
+    """A slice put into zeros (a slice's gradient) is that slice with zeros around it, which costs nothing."""
+    arguments: Any = node.args
+    part, (dim, start, end, step) = arguments[1], (*arguments[2:], *(0, None, None, 1)[len(arguments) - 2 :])
+    size, shape = shape_of(node)[dim], shape_of(part)
+    start = max(start + size, 0) if (start or 0) < 0 else min(start or 0, size)
+    if step != 1:
+        return
+    pads = [0, 0] * (len(shape) - 1 - dim % len(shape)) + [start, size - start - shape[dim]]
+    with graph.inserting_before(node):
+        padded = graph.call_function(aten.constant_pad_nd.default, (part, pads, 0.0))
+    padded.meta["val"] = node.meta["val"]
+    node.replace_all_uses_with(padded)
+
+
+def _drop_term(node: Node, zero: set[Node]) -> None:
+    a, b = node.args[:2]
+    kept = a if b in zero else b if a in zero and node.target is aten.add.Tensor else None
+    if isinstance(kept, Node) and not node.kwargs and shape_of(kept) == shape_of(node):
+        if kept.meta["val"].dtype == node.meta["val"].dtype:
+            node.replace_all_uses_with(kept)
+            if kept in zero:
+                zero.add(node)
+
+
+def _store_in_place(graph: Graph, node: Node) -> None:
+    """Puts a copy between a `cat` and each of its parts, which a kernel writes where it belongs."""
+    parts: Any = node.args[0]
+    if any(len(shape_of(x)) < 3 or shape_of(x)[-1] > 1024 or 0 in shape_of(x) for x in parts):
+        return
+    cast = _cast_behind(node)
+    dtype = (cast or node).meta["val"].dtype
+    copies = []
+    for x in parts:
+        with graph.inserting_before(node):
+            copy = graph.call_function(identity, (x,))
+        copy.meta["val"] = x.meta["val"].to(dtype)
+        copies.append(copy)
+    node.args = (copies, *node.args[1:])
+    if cast is None:
+        return
+    before = cast.args[0]
+    assert isinstance(before, Node)
+    walked = before
+    while True:
+        walked.meta["val"] = walked.meta["val"].to(dtype)
+        if walked is node:
+            break
+        walked = walked.args[0]  # type: ignore[assignment]
+    cast.replace_all_uses_with(before)
+
+
+def _cast_behind(node: Node) -> Node | None:
+    """The cast to a narrower type which, through views alone, is all that a `cat` is made for."""
+    while len(node.users) == 1:
+        node = next(iter(node.users))
+        if node.target is aten._to_copy.default:
+            old, new = node.args[0].meta["val"].dtype, node.meta["val"].dtype  # type: ignore[union-attr]
+            return node if old == torch.float32 and new == torch.bfloat16 else None
+        if not is_view(node) or node.target is aten.constant_pad_nd.default:
+            return None
+    return None

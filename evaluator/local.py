@@ -1,0 +1,101 @@
+"""An evaluation on this machine: setting after setting on one device, gates around them."""
+
+import contextlib
+import platform
+from collections.abc import Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from evaluator import check, compiled, results
+from evaluator.bench import FAILURES, Bench, Failure, failure
+from evaluator.job import Job
+from evaluator.progress import Listener, Progress
+from evaluator.protocol import Setting
+from evaluator.results import Row
+from evaluator.train import sweep
+
+Pending = list[tuple[Setting, Future[list[Row]]]]
+
+
+def run(job: Job, todo: Sequence[Setting], progress: Progress) -> Failure | None:
+    """Trains setting after setting, the audit of each overlapping the training of the next."""
+    pending: Pending = []
+    prepare(job, todo, progress)
+    with Bench(job) as bench:
+        try:
+            for i, setting in enumerate(todo):
+                if job.seconds is not None and progress.elapsed > job.seconds:
+                    progress.note(left_out(job.seconds, len(todo) - i))
+                    break
+                pending.append((setting, bench.train(setting, progress)))
+                _collect(job, pending, progress, wait=False)
+            _collect(job, pending, progress, wait=True)
+        except FAILURES as error:
+            with contextlib.suppress(*FAILURES):
+                _collect(job, pending, progress, wait=True)  # what was trained before it is kept
+            return failure(error)
+    return None
+
+
+def prepare(job: Job, todo: Sequence[Setting], listener: Listener) -> None:
+    """On a GPU: have our own kernels compiled before the first process that trains is started, once and for all."""
+    if job.device.type == "cuda":
+        trouble = compiled.fill(job.protocol, todo, len(sweep(job.protocol, job.seeds)))
+        if trouble:
+            listener.note(f"{trouble}; every training process compiles them for itself")
+
+
+def left_out(seconds: float, count: int) -> str:
+    """What is told when --seconds have passed."""
+    return f"{seconds:.0f} s have passed: {count} settings are left for another time"
+
+
+def _collect(job: Job, pending: Pending, progress: Progress, wait: bool) -> None:
+    """Puts on disk what the audit has finished; with `wait`, all of it."""
+    while pending and (wait or pending[0][1].done()):
+        setting, future = pending.pop(0)
+        rows = future.result()
+        results.append_rows(job.out, rows)
+        progress.finished(setting, rows)
+
+
+def gates(job: Job, todo: Sequence[Setting]) -> str | None:
+    """What a gate has against the operator at the shortest batch and length to be trained with, or None."""
+    rows = job.protocol.batch_size * len(sweep(job.protocol, job.seeds))
+    asked = check.gates_on_device(
+        job.sources, walls=job.walls, device=job.device.type, dtype=torch.bfloat16, form=job.form,
+        shapes=[(rows, min(s.seq_len for s in todo))], chunk_size=job.protocol.chunk_size,
+        num_heads=job.protocol.num_heads, head_dim=job.protocol.head_dim,
+    )
+    return next((f"{gate.name}: {gate.message}" for gate in asked if not gate.passed), None)
+
+
+def environment(job: Job) -> dict[str, Any]:
+    """Device, versions, sizes and walls: what a replay names where it differs."""
+    cuda = job.device.type == "cuda"
+    device = {"kind": job.device.type, "name": torch.cuda.get_device_name() if cuda else _processor()}
+    return {
+        "device": device,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "triton": _triton_version(), "numpy": np.__version__},
+        "sandbox": {"level": job.walls.level, "walls": list(job.walls.standing)},
+    }
+
+
+def _processor() -> str:
+    """The CPU's name where Linux tells it, else the kind of machine."""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return platform.processor() or platform.machine()
+
+
+def _triton_version() -> str | None:
+    try:
+        import triton
+    except ImportError:
+        return None
+    return str(triton.__version__)

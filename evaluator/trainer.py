@@ -1,0 +1,118 @@
+"""Training one setting in an untrusted process, whose answer is held to types and shapes."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from evaluator.conversation import printable
+from evaluator.job import Job, architecture_for, process_for
+from evaluator.model import layout
+from evaluator.operator import OperatorError, OperatorProcess
+from evaluator.progress import Listener
+from evaluator.protocol import Setting, to_json
+from evaluator.train import OPERATORS, Run, sweep
+
+T = TypeVar("T")
+MAX_NOTE = 400  # characters of what a training process has to say
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One group of runs as the training process reported it."""
+
+    runs: tuple[Run, ...]
+    facts: Mapping[str, Any]
+    weights: Tensor
+
+
+class Renewable:
+    """An untrusted process that a fresh one can take the place of; for one thread at a time."""
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.process = job, process_for(job)
+
+    def renew(self) -> None:
+        self.process.close()
+        self.process = process_for(self.job)
+
+    def close(self) -> None:
+        self.process.close()
+
+    def ask(self, question: Callable[[OperatorProcess], T], setting: Setting, listener: Listener) -> T:
+        """The answer to a question about a setting, asked once more of a fresh process where the first was lost.
+
+        Raises OperatorError, which names the setting.
+        """
+        try:
+            return question(self.process)
+        except OperatorError as error:
+            if error.kind != "crashed":
+                raise _named(error, setting) from None
+            listener.note(f"{setting.task} {setting.name}: {error.message}; once more in a fresh process")
+        self.renew()
+        try:
+            return question(self.process)
+        except OperatorError as error:
+            raise _named(error, setting) from None
+
+
+def _named(error: OperatorError, setting: Setting) -> OperatorError:
+    return OperatorError(error.kind, f"{setting.task} {setting.name}: {error.message}")
+
+
+def train(trainer: Renewable, setting: Setting, listener: Listener) -> list[Outcome]:
+    """All runs of a setting as one group; a group that does not fit in memory is halved. Raises OperatorError."""
+    job = trainer.job
+    groups, outcomes = [sweep(job.protocol, job.seeds)], []
+    while groups:
+        runs = groups.pop(0)
+        try:
+            outcomes.append(trainer.ask(lambda p, runs=runs: _group(job, p, setting, runs, listener), setting, listener))  # type: ignore[misc]
+        except OperatorError as error:
+            if error.kind != "memory" or len(runs) == 1:
+                raise
+            listener.note(f"{setting.task} {setting.name}: {len(runs)} runs at once do not fit in memory; halving")
+            trainer.renew()
+            groups = [runs[: len(runs) // 2], runs[len(runs) // 2 :], *groups]
+    return outcomes
+
+
+def _group(job: Job, process: OperatorProcess, setting: Setting, runs: tuple[Run, ...], listener: Listener) -> Outcome:
+    header = {
+        "request": "train", "setting": dataclasses.asdict(setting), "protocol": to_json(job.protocol),
+        "runs": [dataclasses.astuple(r) for r in runs], "num_threads": job.threads,
+    }
+    facts: dict[str, Any] = {}
+    weights: dict[str, Tensor] = {}
+    for answer, tensors in process.request(header, {}):
+        if answer.get("event") == "progress":
+            listener.update(setting, answer)
+        elif answer.get("event") == "note":
+            listener.note(f"{setting.task} {setting.name}: {printable(str(answer.get('message')), MAX_NOTE)}")
+        else:
+            facts, weights = answer, tensors
+    size = layout(architecture_for(job, setting, process)).size
+    return Outcome(runs, _checked(facts, len(runs)), _weights(weights, size, len(runs)))
+
+
+def _checked(facts: Mapping[str, Any], count: int) -> Mapping[str, Any]:
+    """What a training process reported, held to types and lengths: it comes from a stranger."""
+    lists = ("accuracy", "perplexity", "last_accuracy", "best_epoch")
+    numbers = ("epochs", "steps", "seconds", "setup_seconds")
+    good = all(isinstance(facts.get(k), list) and len(facts[k]) == count for k in lists)
+    good = good and all(type(x) in (int, float) for k in lists for x in facts[k])
+    good = good and facts.get("operator") in OPERATORS
+    if not good or not all(type(facts.get(k)) in (int, float) for k in numbers):
+        raise OperatorError("bad-output", "the training process ended without the figures of its runs")
+    return facts
+
+
+def _weights(tensors: Mapping[str, Tensor], size: int, count: int) -> Tensor:
+    weights = tensors.get("weights")
+    if weights is None or weights.shape != (count, size) or weights.dtype != torch.float32:
+        raise OperatorError("bad-output", "the training process returned no weights, or of another shape than the model's")
+    return weights

@@ -1,0 +1,204 @@
+"""The comparison tables of benchmarks/, on small histories whose figures are worked out by hand."""
+
+import csv
+import dataclasses
+import json
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import measured
+import pytest
+import reference
+import reference_agreement
+import table
+
+from evaluator.protocol import BASELINES, COLUMNS, PROTOCOLS, Protocol, settings_of, to_json
+from evaluator.results import Row, append_rows
+
+PROJECT = Path(__file__).parent.parent
+SETTINGS = tuple(s for task in BASELINES for s in settings_of(task)[:2])
+MAD = dataclasses.replace(PROTOCOLS["mad"], settings=SETTINGS, lrs=(1e-3,), weight_decays=(0.0, 0.1))
+"""Two settings a task, two runs a sweep."""
+
+
+def evaluation(
+    folder: Path, name: str, best: Mapping[str, Sequence[float]], *, protocol: Protocol = MAD, fingerprint: str = "f1",
+    finished: str = "2026-01-01", status: str = "scored", settings: int = 12, digest: str | None = None, seed: int = 0,
+) -> Path:
+    """An entry whose runs reach, for each seed from `seed` on, best[task] without weight decay and half of it with."""
+    folder.mkdir(parents=True)
+    seeds = range(seed, seed + max(map(len, best.values())))
+    for s in protocol.settings[:settings]:
+        append_rows(folder, [
+            Row(s.task, s.name, 1e-3, wd, seed, share * score, 1.0, 1, 30.0, int(wd == 0), share * score, 0.0, 0.0, 1, 5.0)
+            for seed, score in zip(seeds, best[s.task], strict=True) for wd, share in ((0.0, 1.0), (0.1, 0.5))
+        ])  # fmt: skip
+    (folder / "evaluation.json").write_text(json.dumps({
+        "variant": {"name": name, "digest": digest or name, "form": "naive"}, "protocol": to_json(protocol), "seeds": list(seeds),
+        "fingerprint": fingerprint, "device": {"name": "a GPU"}, "status": status, "finished": finished,
+    }))  # fmt: skip
+    (folder / "attempt.json").write_text("{}")
+    return folder
+
+
+def alike(*scores: float) -> dict[str, Sequence[float]]:
+    return dict.fromkeys(BASELINES, scores)
+
+
+def test_ranks_and_spearman_are_those_of_the_textbook() -> None:
+    assert measured.ranks([0.3, 0.1, 0.3, 0.9]) == [2.5, 1.0, 2.5, 4.0]
+    assert measured.spearman([(1, 3), (2, 1), (3, 2)]) == pytest.approx(-0.5)
+    assert measured.spearman([(1, 1), (2, 1), (3, 2)]) == pytest.approx(math.sqrt(0.75))
+    assert measured.spearman([(1, 3), (2, 1)]) is None
+    assert measured.spearman([(1, 3), (2, 3), (3, 3)]) is None
+
+
+def test_a_score_is_the_best_of_the_sweep_and_stands_beside_its_mean(tmp_path: Path) -> None:
+    found = measured.load(evaluation(tmp_path / "e", "delta_net", alike(0.4) | {"memorization": (0.8,)}))
+    assert found.scores("accuracy")["Compress"] == pytest.approx(0.4)
+    assert found.scores("sweep_mean")["Compress"] == pytest.approx(0.3)
+    assert found.scores("accuracy")[measured.MEAN] == pytest.approx((5 * 0.4 + 0.8) / 6)
+    assert found.minutes == pytest.approx(12 * 2 * 30 / 60)
+
+
+def test_a_partial_row_is_shown_as_partial_and_never_averaged(tmp_path: Path) -> None:
+    folder = evaluation(tmp_path / "0001", "delta_net", alike(0.4), settings=11, status="partial")
+    page, records = table.report([measured.load(folder)], False)
+    line = next(line for line in page.splitlines() if line.startswith("| delta_net"))
+    assert "| partial 11/12 | 0.400 (0.487, -0.087)" in line.replace("**", "")
+    assert "| 1/2 (0.991) | 11/12 (0.667) |" in line
+    last = next(r for r in records if (r["variant"], r["column"]) == ("delta_net", measured.MEAN))
+    assert (last["ours"], last["difference"], last["published"]) == (None, None, pytest.approx(0.6674095))
+
+
+def test_a_row_that_failed_the_audit_has_no_scores(tmp_path: Path) -> None:
+    found = measured.load(evaluation(tmp_path / "e", "delta_net", alike(0.4), status="audit-failed"))
+    assert set(found.scores("accuracy").values()) == {None}
+    assert "12/12 audit-failed" in table.report([found], False)[0]
+
+
+def test_rank_correlation_is_over_the_rows_that_are_whole_in_a_task(tmp_path: Path) -> None:
+    ours = {"delta_net": 0.5, "gated_delta_net": 0.4, "tanh_on_error_before_state_update": 0.6, "topk25_sparsify_error_before_state_update": 0.7}
+    for i, (name, score) in enumerate(ours.items()):
+        evaluation(tmp_path / f"000{i}", name, alike(score), settings=12 if i else 11)
+    found = measured.chosen(measured.of_history(tmp_path, "mad"))
+    scores = {name: m.scores("accuracy") for name, m in found.items()}
+    result = measured.correlations(measured.published()["2025-06-17"], scores)
+    # Published Compress: 0.487 0.408 0.495 0.446, ranks 3 1 4 2 against 2 1 3 4: 1 - 6 * 6 / 60.
+    assert result["Compress"] == (pytest.approx(0.4), 4)
+    # Without delta_net, published Selective Copy: 0.9993 0.9895 0.9917, ranks 3 1 2 against 1 2 3: 1 - 6 * 6 / 24.
+    assert result["Selective Copy"] == (pytest.approx(-0.5), 3)
+    assert result[measured.MEAN][1] == 3
+
+
+def test_of_several_evaluations_the_fullest_is_shown_and_the_latest_of_those(tmp_path: Path) -> None:
+    evaluation(tmp_path / "0001", "delta_net", alike(0.1), finished="2026-01-01")
+    evaluation(tmp_path / "0002", "delta_net", alike(0.2), finished="2026-01-02")
+    evaluation(tmp_path / "0003", "delta_net", alike(0.3), finished="2026-01-03", settings=3, status="partial")
+    assert measured.chosen(measured.of_history(tmp_path, "mad"))["delta_net"].folder.name == "0002"
+
+
+def test_entries_of_another_protocol_are_passed_over_and_an_unfinished_one_too(tmp_path: Path) -> None:
+    evaluation(tmp_path / "0001", "delta_net", alike(0.1))
+    evaluation(tmp_path / "0002", "gla", alike(0.1), protocol=dataclasses.replace(MAD, name="fast"), fingerprint="f2")
+    (evaluation(tmp_path / "0003", "gla", alike(0.1)) / "attempt.json").unlink()
+    assert [m.name for m in measured.of_history(tmp_path, "mad")] == ["delta_net"]
+
+
+def test_two_fingerprints_are_refused_with_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluation(tmp_path / "0001", "delta_net", alike(0.1))
+    evaluation(tmp_path / "0002", "gated_delta_net", alike(0.1), fingerprint="f2")
+    assert table.main(["--history", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "0001 (mad, fingerprint f1)" in said
+    assert "0002 (mad, fingerprint f2) are not comparable" in said
+    assert table.main(["--history", str(tmp_path), "--fingerprint", "f2"]) == 0
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"protocol": {}}', '{"protocol": {"settings": []}, "seeds": [0]}'])
+def test_a_folder_without_an_evaluation_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str) -> None:
+    (tmp_path / "evaluation.json").write_text(content)
+    assert table.main(["--from", str(tmp_path)]) == 2
+    assert f"{tmp_path}" in capsys.readouterr().err
+
+
+def test_noise_is_pooled_within_variants_over_all_their_seeds(tmp_path: Path) -> None:
+    folders = [
+        evaluation(tmp_path / "a", "delta_net", alike(0.1, 0.3)),  # variance 0.02, 1 degree of freedom
+        evaluation(tmp_path / "b", "gla", alike(0.5, 0.5)),
+        evaluation(tmp_path / "c", "gla", alike(0.8), seed=2),  # with b: variance 0.03, 2 degrees of freedom
+        evaluation(tmp_path / "d", "gated_delta_net", alike(0.9)),  # one seed tells nothing
+    ]
+    found = [measured.load(f) for f in folders]
+    value, variants, freedom = measured.pooled(found)["Compress"]
+    assert (value, variants, freedom) == (pytest.approx(math.sqrt(0.08 / 3)), 2, 3)
+    assert "| Compress | 0.1633 | pooled over 2 variants, 3 degrees of freedom |" in table.report(found, True)[0]
+    assert measured.sigma_of_mean(dict.fromkeys(COLUMNS.values(), 0.06)) == pytest.approx(0.06 / math.sqrt(6))
+    assert measured.sigma_of_mean({"Compress": 0.06}) is None
+
+
+def test_a_cell_needs_a_sentence_above_three_hundredths_and_above_two_sigma() -> None:
+    assert not measured.misses(0.52, 0.50, None, 1)
+    assert measured.misses(0.54, 0.50, None, 1)
+    assert not measured.misses(0.54, 0.50, 0.03, 1)
+    assert measured.misses(0.54, 0.50, 0.03, 4)  # four seeds: half the noise
+    assert not measured.misses(None, 0.50, 0.01, 1)
+
+
+def test_the_files_hold_every_cell_and_every_setting(tmp_path: Path) -> None:
+    evaluation(tmp_path / "h" / "0001", "delta_net", alike(0.4))
+    evaluation(tmp_path / "h" / "0002", "softmax_attention", alike(0.9))
+    cells, settings = tmp_path / "cells.csv", tmp_path / "settings.csv"
+    assert table.main(["--history", str(tmp_path / "h"), "--csv", str(cells), "--settings", str(settings)]) == 0
+    rows = list(csv.DictReader(cells.open()))
+    assert len(rows) == (17 + 6 + 1) * 7
+    row = next(r for r in rows if (r["set"], r["variant"], r["column"]) == ("2025-06-17", "delta_net", "Compress"))
+    assert float(row["difference"]) == pytest.approx(0.4 - 0.487037)
+    assert {r["note"] for r in rows if r["variant"] == "softmax_attention"} == {"reference row, unbounded state"}
+    assert len(list(csv.DictReader(settings.open()))) == 2 * 12
+
+
+def test_every_published_row_is_a_stored_variant() -> None:
+    sets = measured.published()
+    assert {name: len(rows) for name, rows in sets.items()} == {"2025-06-17": 17, "2025-06-13": 6}
+    for rows in sets.values():
+        assert all((PROJECT / "variants" / name / "naive.py").is_file() for name in rows)
+    means = {name: scores[measured.MEAN] or 0.0 for name, scores in sets["2025-06-17"].items()}
+    assert max(means, key=means.__getitem__) == "softmax_tanh_beta_gated_update"
+    assert round(max(means.values()), 3) == 0.741
+
+
+def test_the_shipped_history_makes_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert table.main(["--history", str(PROJECT / "history")]) == 0
+    assert "| delta_net | " in capsys.readouterr().out
+
+
+def test_a_run_is_scored_at_its_lowest_perplexity_before_it_was_ended() -> None:
+    assert reference_agreement.scored([0.2, 0.5, 0.4], [3.0, 2.0, 2.5]) == 0.5
+    assert reference_agreement.scored([0.2, 0.9995, 0.4], [3.0, 2.0, 1.5]) == 0.9995
+    assert reference_agreement.scored([0.2, 0.3], [math.nan, 2.0]) == 0.3
+    assert math.isnan(reference_agreement.scored([0.2], [math.inf]))
+
+
+def test_the_sentence_of_an_agreement_says_what_was_seen() -> None:
+    theirs = [reference_agreement.Curve("compression", "reference", s, (a,), (2.0,), a) for s, a in enumerate((0.5, 0.7))]
+    ours = [reference_agreement.Curve("compression", "ours", s, (a,), (2.0,), None) for s, a in enumerate((0.6, 0.8))]
+    said = reference_agreement.compared(theirs, ours, 1)
+    assert "reference 0.6000 (sd 0.1414: 0.5000 0.7000), ours 0.7000 (sd 0.1414" in said
+    assert "ours - reference +0.1000, standard error 0.1414" in said
+
+
+def test_a_folder_that_is_no_checkout_of_the_peer_is_told(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"has no train\.py: it is no checkout"):
+        reference.connect(tmp_path, None)
+    shutil.copy(__file__, tmp_path / "train.py")
+    with pytest.raises(FileNotFoundError, match=r"has no mad/registry\.py"):
+        reference.connect(tmp_path, None)
+
+
+def test_epochs_are_bounded_by_task() -> None:
+    assert reference_agreement.epochs_of(["compression=3"])["compression"] == 3
+    with pytest.raises(SystemExit, match="--epochs compression=0: TASK=N"):
+        reference_agreement.epochs_of(["compression=0"])
