@@ -2,7 +2,7 @@
 # make test   set up, then the tests
 # make setup  set up alone, into .venv
 # make lint   ruff and mypy
-# make torture  the tests that take long, at full size
+# make torture  the tests that take long, at full size (an hour or more); CORPUS=FOLDER adds attacks of your own
 
 PYTHON ?= python3
 VENV := .venv
@@ -22,7 +22,8 @@ lint: setup
 	$(BIN)/mypy
 
 torture: setup
-	AGENT_TORTURE=300 $(BIN)/python -m pytest -m "" tests
+	AGENT_TORTURE=300 $(BIN)/python -m pytest tests
+	for folder in tests/attacks $(CORPUS); do $(BIN)/python tests/torture/attacks.py $$folder --repeat 20 || exit 1; done
 
 setup: $(STAMP)
 

@@ -55,8 +55,19 @@ def read_bounded(path: Path, limit: int) -> bytes:
 
 
 def read_text(path: Path, limit: int = 4 << 20) -> str | None:
-    """The text of `path`, at most `limit` bytes of it, or None where there is no such file."""
+    """The text of `path`, at most `limit` bytes of it, or None where there is no such file, or none to be read."""
     try:
         return read_bounded(path, limit).decode("utf-8", "replace")
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+    except OSError as error:
+        if error.errno not in _NO_FILE:
+            raise
         return None
+
+
+_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EACCES)
+
+
+def unreadable(folder: Path) -> list[str]:
+    """Names in `folder` that ought to be files and are not: a folder, a pipe, a link to nowhere, not ours to read."""
+    found = [path for path in folder.iterdir() if path.suffix and not path.name.startswith(".")]
+    return sorted(path.name for path in found if not path.is_file() or not os.access(path, os.R_OK))

@@ -13,7 +13,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from .errors import BadInput, EnvironmentFault
-from .files import read_bounded, read_text, sync_folder, write_whole
+from .files import read_bounded, read_text, sync_folder, unreadable, write_whole
 from .records import VERSION, Attempt, CheckReport, Evaluation, Record, Score, Start, mean_score
 from .text import one_line, printable
 
@@ -102,6 +102,7 @@ def read(root: Path) -> Past:
     for folder in sorted(_folders(root), key=lambda path: _order(path.name)):
         try:
             entries.append(load(folder))
+            problems += [f"history/{folder.name}: {one_line(name, 60)} cannot be read; left out" for name in unreadable(folder)]
         except (ValidationError, ValueError, OSError) as error:
             problems.append(f"history/{folder.name}: {_why(error)}; passed over")
     strangers = [path.name for path in _subfolders(root) if not ID.fullmatch(path.name)]
@@ -172,7 +173,7 @@ def read_check(folder: Path) -> CheckReport | None:
     """What the gates said of the variant of this entry, None where they have not spoken (whole)."""
     try:
         return _read_record(folder / "check.json", CheckReport)
-    except ValueError:
+    except (ValueError, OSError):
         return None
 
 

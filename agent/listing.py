@@ -138,14 +138,17 @@ def _success_of(name: str, past: Past) -> bool | None:
 
 
 def imported_lines(entry: Entry) -> list[tuple[str, dict[str, float]]]:
-    """(name, scores) for each line of the table of an imported entry."""
-    reader = csv.DictReader(io.StringIO(entry.prose("results.csv") or ""))
+    """(name, scores) for each line of the table of an imported entry; none where a stranger made it no table."""
+    try:
+        lines = list(csv.DictReader(io.StringIO(entry.prose("results.csv") or "")))
+    except csv.Error:
+        return []
     return [
         (
             line.get("name") or "",
             {column: value for column in COLUMNS if (value := number(line.get(column))) is not None},
         )
-        for line in reader
+        for line in lines
     ]
 
 

@@ -113,7 +113,8 @@ def _behaviour(
     stack.callback(torch.set_num_threads, threads)
 
     def start(form: str, where: str = "cpu") -> OperatorProcess:
-        return stack.enter_context(OperatorProcess(sources, form=form, device=where, walls=walls, timeout=timeout, threads=1))
+        patience = timeout if where == "cpu" else 6 * timeout  # kernels are compiled on the way
+        return stack.enter_context(OperatorProcess(sources, form=form, device=where, walls=walls, timeout=patience, threads=1))
 
     # Thousands of small calls: a CPU answers them sooner, and more exactly; `gates_on_device` asks again on a GPU.
     pair = (start("naive"), start("naive"))

@@ -55,9 +55,9 @@ def checkout(checkout: Path) -> Path:
     return checkout
 
 
-def kill_often(root: Path, times: int, longest: float, *arguments: str) -> dict[str, bytes]:
+def kill_often(root: Path, times: int, longest: float, *arguments: str, seed: int = 0) -> dict[str, bytes]:
     """Start, kill the whole group, look; the sealed entries that the last look found."""
-    moment = random.Random(0)
+    moment = random.Random(seed)
     sealed: dict[str, bytes] = {}
     for _ in range(times):
         child = agent(root, *arguments)
@@ -118,9 +118,29 @@ def test_a_recorded_replay_goes_on(checkout: Path) -> None:
     assert len(finish(checkout, "replay", "0000", "--record")) == len(before) + 1
 
 
-def test_several_agents_on_one_root(checkout: Path) -> None:
+@pytest.mark.parametrize("number", range(max(1, TORTURE // 12)))
+def test_an_evaluation_goes_on_by_setting(checkout: Path, number: int) -> None:
+    source = checkout / "variants" / "delta_net" / "naive.py"
+    source.write_text(source.read_text() + f"# stub: slow=0.25\n# {number}\n")
+    seen: dict[Path, str] = {}
+    for seed in range(3):
+        kill_often(checkout, 1, 1.6, "score", "delta_net", seed=3 * number + seed)
+        for rows in (checkout / "history").glob("*/runs.csv"):
+            before, now = seen.get(rows, ""), rows.read_text()
+            assert now.startswith(before[: before.rfind("\n") + 1])
+            seen[rows] = now
+    finish(checkout, "score", "delta_net")
+    scored = [entry for entry in history.read(checkout).entries if entry.status == "scored"]
+    for entry in scored:
+        tasks = sorted(line.split(",")[0] for line in (entry.folder / "runs.csv").read_text().splitlines()[1:])
+        assert len(tasks) == len(set(tasks)) == 6  # none is trained twice, none is left out
+    assert scored
+
+
+@pytest.mark.parametrize("number", [2, 4])
+def test_several_agents_on_one_root(checkout: Path, number: int) -> None:
     """One works, the others say why they do not; no ID is given twice."""
-    children = [agent(checkout, "run", "--iterations", "3", "--proposer", "catalogue") for _ in range(4)]
+    children = [agent(checkout, "run", "--iterations", "3", "--proposer", "catalogue") for _ in range(number)]
     ended = [(child.communicate(timeout=120)[0], child.returncode) for child in children]
     assert {status for _, status in ended} <= {0, 3}
     assert all("is writing to" in output for output, status in ended if status == 3)

@@ -91,7 +91,7 @@ def _zero(operator: OperatorProcess, probe: Probe, dim: int, C: int, past: int) 
     factors = 1 + torch.rand(ROWS, generator=probe.rng, dtype=combined.dtype)
     once = _to_the_past(operator, probe, x, combined, C, past).double()
     again = _to_the_past(operator, probe, x, combined * factors.view(-1, 1, 1, 1), C, past) / factors[:, None]
-    rounding = 4 * torch.linalg.matrix_norm(again - once, 2) / torch.linalg.matrix_norm(once, 2)
+    rounding = 4 * torch.linalg.matrix_norm(again - once, 2) / torch.linalg.matrix_norm(once, 2).clamp_min(1e-30)
     return max(THRESHOLD[probe.precision], min(float(rounding), THRESHOLD["lower"]))
 
 
@@ -125,7 +125,8 @@ def _to_the_past(operator: OperatorProcess, probe: Probe, x: Tensors, grad_o: Te
     """Gradients of each row of grad_o to the inputs of the first head before `past`, [rows, inputs]."""
     rows = {n: v.expand(len(grad_o), *v.shape[1:]).contiguous() for n, v in x.items()}
     _, grads = operator.vjp(rows, grad_o, chunk_size=C, timeout=3 * operator.timeout)
-    return torch.cat([g[:, 0, :past].flatten(1) for n in probe.over_time(x) if (g := grads[n]) is not None], 1)
+    found = [g if (g := grads[n]) is not None else torch.zeros_like(rows[n]) for n in probe.over_time(x)]
+    return torch.cat([g[:, 0, :past].flatten(1) for g in found], 1)
 
 
 def recurrence(operator: OperatorProcess, probe: Probe) -> dict[str, object] | None:

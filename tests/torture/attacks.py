@@ -3,13 +3,14 @@
     python tests/torture/attacks.py FOLDER [--sandbox MODE] [--no-reading] [--repeat N] [--only ID]...
 
 FOLDER holds manifest.json: a list of objects with id, file, name, cls and verdict (accept, reject, flag,
-reject-on-gpu, duplicate). Exit status 1 where a verdict is another than expected.
+reject-on-gpu, duplicate). Exit status 1 where a verdict is another than expected, or not the same in every round.
 """
 
 import argparse
 import json
 import sys
 import time
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,17 +31,21 @@ HARMLESS_BEHIND_WALLS = {
 def main() -> int:
     options = _options()
     cases = [c for c in json.loads((options.folder / "manifest.json").read_text()) if not options.only or c["id"] in options.only]
-    wrong = 0
+    wrong, seen = 0, defaultdict[str, list[str]](list)
     for round_ in range(options.repeat):
         for case, verdict, seconds in _verdicts(cases, options):
             good = _as_expected(case, verdict, options)
             wrong += not good
+            seen[case["name"]].append(" ".join((verdict.verdict, *verdict.flags)))
             caught = [f"{g.name}: {g.message}" for g in verdict.gates if not g.passed]
             told = "" if good else f"  WRONG, expected {case['verdict']}"
             shown = f"{round_} {case['id']} {case['name']:28} {verdict.verdict:9} {','.join(verdict.flags)} {seconds:5.1f} s"
             print(f"{shown}{told}  {'; '.join(caught)[:160]}", flush=True)
-    print(f"{len(cases) * options.repeat} verdicts, {wrong} wrong")
-    return int(wrong > 0)
+    flipped = {name: dict(Counter(verdicts)) for name, verdicts in seen.items() if len(set(verdicts)) > 1}
+    for name, verdicts in flipped.items():
+        print(f"FLIPPED {name}: {verdicts}")
+    print(f"{len(cases) * options.repeat} verdicts, {wrong} wrong, {len(flipped)} of {len(cases)} not the same each time")
+    return int(wrong > 0 or bool(flipped))
 
 
 def _options() -> argparse.Namespace:
@@ -49,7 +54,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--sandbox", default="require")
     parser.add_argument("--no-reading", action="store_true")
     parser.add_argument("--repeat", type=int, default=1)
-    parser.add_argument("--timeout", type=float, default=10)
+    parser.add_argument("--timeout", type=float, default=30)
     parser.add_argument("--only", action="append", default=[])
     return parser.parse_args()
 

@@ -49,7 +49,11 @@ def main() -> int:
     if args.ray == "nobody:1":
         print("--ray nobody:1: no Ray cluster answers there", file=sys.stderr)
         return 3
-    return {"protocol": protocol, "check": check, "score": score}[args.command](args)
+    try:
+        return {"protocol": protocol, "check": check, "score": score}[args.command](args)
+    except OSError as error:  # as the evaluator does
+        print(error, file=sys.stderr)
+        return 3
 
 
 def protocol(args: argparse.Namespace) -> int:
