@@ -14,7 +14,7 @@ from torch import Tensor
 
 from evaluator import layers
 from evaluator.metrics import macro_accuracy
-from evaluator.model import Architecture, Operator, forward, layout, operations, views
+from evaluator.model import Architecture, Operator, forward, layout, named, operations
 from evaluator.operator import OperatorProcess
 from evaluator.protocol import Protocol, Setting
 from evaluator.tasks import Examples, generate, generate_fresh
@@ -68,10 +68,7 @@ def _model(
     flat = weights.to(device)[None]
     cuda = device.type == "cuda"
     low = torch.bfloat16 if cuda else torch.float32
-    matrices = [s for s in arch.segments if s.matrix]
-    rest = [s for s in arch.segments if not s.matrix]
-    start = layout(arch).matrix_size
-    named = views(flat[:, :start].to(low), arch, matrices) | views(flat[:, start:], arch, rest, start)
+    weights_by_name = named(flat[:, : layout(arch).matrix_size].to(low), flat, arch)
 
     def ask(inputs: dict[str, Tensor]) -> Tensor:
         sent = {name: x.cpu() for name, x in inputs.items()}
@@ -81,7 +78,7 @@ def _model(
 
     @torch.no_grad()
     def logits(tokens: Tensor) -> Tensor:
-        out = forward(named, tokens.to(device)[None], operator, arch, operations(device))
+        out = forward(weights_by_name, tokens.to(device)[None], operator, arch, operations(device))
         return out.view(*tokens.shape, -1)
 
     return logits

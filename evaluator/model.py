@@ -167,6 +167,13 @@ def views(flat: Tensor, arch: Architecture, segments: Sequence[Segment], start: 
     }
 
 
+def named(low: Tensor, flat: Tensor, arch: Architecture) -> dict[str, Tensor]:
+    """Every segment by name: matrices out of `low` [R, P16], all others out of the float32 weights `flat` [R, P]."""
+    start = layout(arch).matrix_size
+    matrices, rest = ([s for s in arch.segments if s.matrix is kind] for kind in (True, False))
+    return views(low, arch, matrices) | views(flat[:, start:], arch, rest, start)
+
+
 Declare = Callable[[str], Mapping[str, np.ndarray]]
 """Name of a random stream -> the variant's declared parameters drawn from it."""
 

@@ -25,9 +25,9 @@ from evaluator.model import (
     forward,
     initial_weights,
     layout,
+    named,
     operations,
     stream_seed,
-    views,
 )
 from evaluator.protocol import Protocol, Setting, from_json
 from evaluator.tasks import Examples, generate
@@ -136,10 +136,7 @@ class Group:
         return [s for s in self.arch.segments if not s.matrix]
 
     def _leaves(self) -> dict[str, Tensor]:
-        start = self.weights16.shape[1]
-        named = views(self.weights16, self.arch, self._matrices())
-        named |= views(self.weights[:, start:], self.arch, self._rest(), start)
-        return named
+        return named(self.weights16, self.weights, self.arch)
 
     def train_step(self, size: int) -> None:
         """One optimiser step of every run on its own batch of `size` examples."""
