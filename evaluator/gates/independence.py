@@ -86,7 +86,7 @@ def _unmoved(o: Tensor, now: Tensor, kept: Tensor, cuts: Tensor, what: str) -> N
 
 
 def lengths(operator: OperatorProcess, probe: Probe) -> None:
-    """The same at the trainer's own heads and every length it uses, so that no length can be the exception."""
+    """The same at the trainer's own heads, every length it uses and one beyond 1,024, so that no length is the exception."""
     protocol = [32, 64, 127, 128, 255, 256, 511, 512, 1023, 1024]
     often = [*range(2, 137), 160, 192, 200, 224, 257, 384, 513, 768, probe.randint(140, 1000)]
     began, allowed = operator.clock(), 7.0
