@@ -39,9 +39,10 @@ import sys, time
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 import triton
-from evaluator.kernels import swiglu
-kinds = {"X": "*bf16", "OUT": "*bf16", "total": "i32", "D": "i32", "BLOCK": "constexpr"}
-triton.compile(ASTSource(fn=swiglu._swiglu_forward, signature=kinds, constexprs={"BLOCK": 1024}), target=GPUTarget("cuda", 90, 32))
+from evaluator.kernels import linear
+kinds = {"X": "*bf16", "OUT": "*fp32", "rows": "i32", "part": "i32", "size": "i32", "ROWS": "constexpr", "COLUMNS": "constexpr"}
+sizes = {"ROWS": 16, "COLUMNS": 64}
+triton.compile(ASTSource(fn=linear._sum_rows, signature=kinds, constexprs=sizes), target=GPUTarget("cuda", 90, 32))
 """
 
 

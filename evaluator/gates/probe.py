@@ -95,6 +95,8 @@ class Probe:
         at, later = torch.where(again[:, None], few[0], at), torch.where(again[:, None], few[1], later)
         cuts = torch.where(self._uniform(B) < 0.3, 0, torch.randint(1, T, (B,), generator=self.rng))
         kept = torch.arange(T) < cuts[:, None]
+        edge = (cuts > 0) & (self._uniform(B) < 0.2)  # a leak of one token shows right before the cut alone
+        empty[from_row[edge], at[edge, cuts[edge] - 1]] = True
 
         def taken(value: Tensor, tokens: Tensor) -> Tensor:
             full = value * ~empty.view(B, 1, 2 * T, *[1] * (value.dim() - 3))
