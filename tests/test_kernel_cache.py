@@ -79,7 +79,7 @@ def test_an_untrusted_process_finds_a_copy_of_its_own(kept: Path, walls: Walls) 
 
 def test_triton_takes_a_kernel_out_of_a_copy(tmp_path: Path) -> None:
     def compile_in(folder: Path) -> None:
-        environment = os.environ | {"TRITON_CACHE_DIR": str(folder)}
+        environment = os.environ | {"TRITON_CACHE_DIR": str(folder), "TRITON_INTERPRET": "0"}
         subprocess.run([sys.executable, "-c", COMPILE], env=environment, check=True, capture_output=True)
 
     def times(folder: Path) -> dict[str, int]:
