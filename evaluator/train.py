@@ -3,8 +3,6 @@
 What is reported from here only steers (early stop, best epoch): the recorded accuracy is the audit's.
 """
 
-import dataclasses
-import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,15 +19,13 @@ from evaluator.model import (
     Architecture,
     Declare,
     Operator,
-    architecture,
     forward,
     initial_weights,
     layout,
     named,
-    operations,
     stream_seed,
 )
-from evaluator.protocol import Protocol, Setting, from_json
+from evaluator.protocol import Protocol, Setting
 from evaluator.tasks import Examples, generate
 
 if TYPE_CHECKING:
@@ -300,73 +296,3 @@ def _on_device(sets: Sequence[Examples], device: torch.device) -> tuple[Tensor, 
     inputs = torch.from_numpy(np.stack([s.inputs for s in sets])).to(device, torch.int32)
     targets = torch.from_numpy(np.stack([s.targets for s in sets])).to(device, torch.int32)
     return inputs, targets
-
-
-def serve(header: dict[str, Any], tensors: dict[str, Tensor], operator: Any, send: Callable[..., None]) -> None:
-    """Answers the request `train`: progress after every epoch, then what `Trained` holds, weights as a tensor.
-
-    header: setting, protocol (as JSON), runs [[lr, weight_decay, seed]], num_threads. What the operator declares
-    is asked of it here, in its own process.
-    """
-    device = operator.device
-    if device.type == "cpu":
-        torch.set_num_threads(header["num_threads"])
-    else:
-        torch.cuda.init()
-        torch.backends.cuda.matmul.allow_tf32 = True  # the protocol's choice for float32 products
-    setting, protocol = Setting(**header["setting"]), from_json(header["protocol"])
-    arch = architecture(setting, protocol, *declared(operator, protocol))
-    group = Group(
-        setting, protocol, [Run(*r) for r in header["runs"]], arch, operator_function(operator, protocol),
-        lambda stream: _declare(operator, protocol, stream), device, operations(device),
-    )
-    last_sent = [-math.inf]
-
-    def report(progress: Progress) -> None:
-        if progress.seconds - last_sent[0] >= 0.5:
-            last_sent[0] = progress.seconds
-            send({"event": "progress", **dataclasses.asdict(progress)}, {})
-
-    trained = train_group(group, report, _library(operator), lambda message: send({"event": "note", "message": message}, {}))
-    facts = {f.name: getattr(trained, f.name) for f in dataclasses.fields(trained) if f.name != "weights"}
-    peak = torch.cuda.max_memory_allocated() if group.cuda else 0
-    send({"event": "done", "peak_bytes": peak, **facts}, {"weights": trained.weights})
-
-
-@functools.cache
-def _library(operator: Any) -> "Library | None":
-    """Where a naive operator's compiled kernels are kept, from setting to setting; None where it is not compiled."""
-    if operator.device.type != "cuda" or operator.form != "naive":
-        return None
-    from evaluator.fusion.compiled import Library
-
-    return Library()
-
-
-def declared(operator: Any, protocol: Protocol) -> tuple[dict[str, int], dict[str, tuple[int, ...]]]:
-    """Widths of the projections and shapes of the parameters that a loaded operator declares."""
-    sizes = (protocol.num_heads, protocol.head_dim)
-    projections = dict(operator.projections(*sizes)) if operator.projections else {}
-    shapes = {k: v.shape for k, v in _declare(operator, protocol, "shapes").items()}
-    return projections, shapes
-
-
-def _declare(operator: Any, protocol: Protocol, stream: str) -> dict[str, np.ndarray]:
-    if not operator.parameters:
-        return {}
-    generator = torch.Generator().manual_seed(stream_seed(stream) % 2**63)
-    found = operator.parameters(protocol.num_heads, protocol.head_dim, generator)
-    return {name: tensor.detach().float().numpy() for name, tensor in found.items()}
-
-
-def operator_function(operator: Any, protocol: Protocol) -> Operator:
-    """The variant's delta_rule as the model calls it: autocast off, declared inputs by keyword."""
-
-    def call(inputs: dict[str, Tensor]) -> Tensor:
-        rest = {k: v for k, v in inputs.items() if k not in ("q", "k", "v", "beta")}
-        standard = (inputs[n] for n in ("q", "k", "v", "beta"))
-        with torch.autocast(inputs["q"].device.type, enabled=False):
-            o: Tensor = operator.delta_rule(*standard, chunk_size=protocol.chunk_size, **rest)
-        return o
-
-    return call

@@ -183,9 +183,9 @@ def _kept_for_backward(operator: Operator, given: Tensors, chunk_size: int) -> i
 
 def train(header: wire.Header, tensors: Tensors, operator: Operator, send: Send) -> None:
     """Training lives in its own module, which is imported only where it is asked for."""
-    from evaluator import train as trainer
+    from evaluator import serving
 
-    trainer.serve(header, tensors, operator, send)
+    serving.serve(header, tensors, operator, send)
 
 
 HANDLERS: dict[str, Callable[[wire.Header, Tensors, Operator, Send], None]] = {

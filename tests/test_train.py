@@ -16,7 +16,8 @@ from evaluator.metrics import macro_accuracy
 from evaluator.model import architecture, forward, initial_weights, layout, views
 from evaluator.operator import read_sources
 from evaluator.protocol import BASELINES, PROTOCOLS, TASKS, from_json, settings_of, to_json
-from evaluator.train import Group, Run, declared, operator_function, sweep, train_group
+from evaluator.serving import _declare, declared, operator_function
+from evaluator.train import Group, Run, sweep, train_group
 from evaluator.worker import load
 
 VARIANTS = Path(__file__).parents[1] / "variants"
@@ -29,8 +30,6 @@ def group_of(tmp_path, name="delta_net", runs=None, ops=layers, setting=SMOKE.se
     arch = architecture(setting, protocol, *declared(operator, protocol))
 
     def declare(stream):
-        from evaluator.train import _declare
-
         return _declare(operator, protocol, stream)
 
     runs = runs or sweep(protocol, [0])
