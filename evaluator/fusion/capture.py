@@ -12,9 +12,11 @@ from torch._functorch.partitioners import min_cut_rematerialization_partition
 from torch.fx import GraphModule, Node
 from torch.utils.checkpoint import CheckpointPolicy
 
-from evaluator.fusion.compiled import MAX_DOTS, Compiled, Library
-from evaluator.fusion.pointwise import CONSTANTS, REDUCTIONS, is_pointwise
+from evaluator.fusion.compiled import Compiled, Library
+from evaluator.fusion.pointwise import CONSTANTS
+from evaluator.fusion.repeating import is_kernel_work
 from evaluator.fusion.views import is_view
+from evaluator.model import Operator
 
 aten = torch.ops.aten
 
@@ -26,31 +28,34 @@ RECOMPUTE = {
     "ban_recompute_reductions": False,
 }
 
-Operator = Callable[[dict[str, Tensor]], Tensor]
 
-
-def fused_operator(operator: Operator, library: Library, max_dots: int = MAX_DOTS) -> Operator:
+def fused_operator(operator: Operator, library: Library) -> Operator:
     """The operator compiled once for every set of shapes that it meets, with and without gradients."""
     known: dict[object, Callable[..., Tensor]] = {}
 
     def call(inputs: dict[str, Tensor]) -> Tensor:
         names = tuple(inputs)
-        key = (torch.is_grad_enabled(), *((n, x.shape, x.stride(), x.dtype) for n, x in inputs.items()))
+        key = torch.is_grad_enabled(), shapes(inputs)
         if key not in known:
-            known[key] = fused(lambda *tensors: operator(dict(zip(names, tensors, strict=True))), library, max_dots)
+            known[key] = fused(lambda *tensors: operator(dict(zip(names, tensors, strict=True))), library)
         return known[key](*inputs.values())
 
     return call
 
 
-def fused(function: Callable[..., Tensor], library: Library, max_dots: int) -> Callable[..., Tensor]:
+def shapes(inputs: dict[str, Tensor]) -> tuple[object, ...]:
+    """What a compiled operator is compiled for."""
+    return tuple((name, x.shape, x.stride(), x.dtype) for name, x in inputs.items())
+
+
+def fused(function: Callable[..., Tensor], library: Library) -> Callable[..., Tensor]:
     """`function` of tensors alone, traced and compiled at its first call for the shapes it is given then.
 
     Tracing raises whatever the function raises where it asks for values; compiling raises Triton's errors.
     """
 
     def compiler(gm: GraphModule, example_inputs: Any) -> Any:
-        return _boxed(Compiled(gm, library, max_dots))
+        return _boxed(Compiled(gm, library))
 
     def partition(joint: GraphModule, inputs: Any, **kwargs: Any) -> Any:
         for node in joint.graph.nodes:
@@ -86,8 +91,8 @@ def _costly(node: Node) -> bool:
     """Whether a node is left to ATen, as a sort is: its result is kept for the backward pass."""
     if node.op != "call_function" or not isinstance(node.meta.get("val"), Tensor):
         return False
-    plain = is_view(node) or is_pointwise(node) or node.target in REDUCTIONS or node.target in CONSTANTS
-    return not plain and node.target is not aten.bmm.default and bool(node.all_input_nodes)
+    plain = is_view(node) or is_kernel_work(node) or node.target in CONSTANTS
+    return not plain and bool(node.all_input_nodes)
 
 
 def _boxed(compiled: Compiled) -> Any:

@@ -18,8 +18,7 @@ from evaluator.fusion.emit import Kernel, emit
 from evaluator.fusion.grouping import Group, Plan, is_assembled, plan
 from evaluator.fusion.index import contiguous
 from evaluator.fusion.pointwise import identity
-from evaluator.fusion.reads import leaves
-from evaluator.fusion.repeating import inlined
+from evaluator.fusion.repeating import constant
 from evaluator.fusion.simplify import simplify
 from evaluator.fusion.tiles import operands
 from evaluator.fusion.views import RESHAPES, SPLITS, is_view, shape_of, source
@@ -58,15 +57,15 @@ class Library:
 class Compiled:
     """A callable of the graph's inputs, a list; inputs of other strides than at the first call raise ValueError."""
 
-    def __init__(self, module: GraphModule, library: Library, max_dots: int = MAX_DOTS) -> None:
-        self.graph, self.library, self.max_dots = module.graph, library, max_dots
+    def __init__(self, module: GraphModule, library: Library) -> None:
+        self.graph, self.library = module.graph, library
         simplify(self.graph)
         self.inputs = [n for n in self.graph.nodes if n.op == "placeholder"]
-        self.plan: Plan = plan(self.graph, max_dots, MAX_NODES)
-        self.inline = inlined(self.graph)
+        self.plan: Plan = plan(self.graph, MAX_DOTS, MAX_NODES)
         self.output = next(n for n in self.graph.nodes if n.op == "output")
-        self.parts = {part: cat for cat in self.graph.nodes if is_assembled(cat) for part in cat.args[0]}
-        self.offsets = {part: _offsets(cat)[k] for cat in set(self.parts.values()) for k, part in enumerate(cat.args[0])}
+        assembled = [n for n in self.graph.nodes if is_assembled(n)]
+        self.parts = {part: cat for cat in assembled for part in cat.args[0]}
+        self.offsets = {part: start for cat in assembled for part, start in zip(cat.args[0], _offsets(cat), strict=True)}
         self.stored = self._stored()
         self.kernels: dict[int, tuple[Kernel, Any]] = {}
         self.strides: dict[Node, tuple[int, ...]] = {}
@@ -86,9 +85,7 @@ class Compiled:
                 found.update(self._behind(operands(step)))
                 continue
             for node in step.nodes:
-                for x, _ in leaves(node, self.plan.tiles[node], self.plan, self.inline):
-                    if self.plan.place.get(x) != position:
-                        found.add(x)
+                found.update(x for x, _ in self.plan.reads[node] if self.plan.place.get(x) != position)
         found.update(self._behind(self._outputs()))
         return {x for x in found if x in self.plan.tiles}
 
@@ -97,13 +94,13 @@ class Compiled:
         found: set[Node] = set()
         for x in nodes:
             base = source(x)
-            found |= self._behind(operands(base)) if base in self.inline else {base}
+            found |= self._behind(operands(base)) if base in self.plan.inline else {base}
         return found
 
     def _reads(self, step: Group | Node) -> set[Node]:
         if isinstance(step, Node):
             return self._behind(operands(step))
-        return {x for n in step.nodes for x, _ in leaves(n, self.plan.tiles[n], self.plan, self.inline)}
+        return {x for n in step.nodes for x, _ in self.plan.reads[n]}
 
     def _last_uses(self) -> dict[int, list[Node]]:
         """Per step: the tensors that nothing reads afterwards."""
@@ -145,12 +142,8 @@ class Compiled:
         env[node] = node.target(*args, **kwargs)  # type: ignore[operator]
         if isinstance(env[node], Tensor):
             self.strides[node] = tuple(env[node].stride())
-        if self._fixed(node):
+        if constant(node):
             self.constants[node] = env[node]
-
-    def _fixed(self, node: Node) -> bool:
-        """Whether a node depends on no input: it is computed once."""
-        return node.op == "call_function" and all(self._fixed(x) for x in operands(node))
 
     def _value(self, node: Node, env: dict[Node, Any]) -> Any:
         """A node's tensor: at hand, or a view or a cast of what is."""
@@ -160,7 +153,7 @@ class Compiled:
             return self._buffer(node, env)
         args, kwargs = map_arg((node.args, node.kwargs), lambda x: self._value(x, env))
         target = aten.reshape.default if node.target in RESHAPES else node.target
-        assert is_view(node) or node in self.inline or node.target in SPLITS, f"{node} was not computed"
+        assert is_view(node) or node in self.plan.inline or node.target in SPLITS, f"{node} was not computed"
         return target(*args, **kwargs)  # type: ignore[operator]
 
     def _buffer(self, node: Node, env: dict[Node, Any]) -> Tensor:
@@ -184,7 +177,7 @@ class Compiled:
         buffers = {n: self._buffer(n, env) for n in stored}
         if position not in self.kernels:
             tf32 = torch.backends.cuda.matmul.allow_tf32
-            kernel = emit(group, self.plan, self.inline, stored, self._layout, tf32)
+            kernel = emit(group, self.plan, stored, self.strides, tf32)
             self.kernels[position] = kernel, self.library.get(kernel.source)
         kernel, compiled = self.kernels[position]
         tensors = []
@@ -192,9 +185,6 @@ class Compiled:
             x = buffers[pointer.tensor] if pointer.tensor in buffers else self._value(pointer.tensor, env)
             tensors.append(_shifted(x, pointer.offset) if pointer.offset else x)
         compiled[(kernel.grid,)](*tensors, num_warps=2 if kernel.area <= 4096 else 4)
-
-    def _layout(self, node: Node) -> tuple[int, ...]:
-        return self.strides[node]
 
 
 def _shifted(x: Tensor, offset: int) -> Tensor:

@@ -1,6 +1,6 @@
 """The Triton source of one group: every program computes its tiles in registers, from loads to stores."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,7 @@ import torch
 from torch.fx import Node
 
 from evaluator.fusion.grouping import Group, Plan
-from evaluator.fusion.index import Index, largest, linear, smallest
+from evaluator.fusion.index import Index, largest, linear, padded, smallest
 from evaluator.fusion.pointwise import (
     CONSTANTS,
     IDENTITY,
@@ -46,12 +46,12 @@ class Kernel:
     area: int  # the largest tile
 
 
-Strides = Callable[[Node], tuple[int, ...]]
+Strides = Mapping[Node, tuple[int, ...]]
 
 
-def emit(group: Group, plan: Plan, inline: set[Node], stored: Iterable[Node], strides: Strides, tf32: bool) -> Kernel:
+def emit(group: Group, plan: Plan, stored: Iterable[Node], strides: Strides, tf32: bool) -> Kernel:
     """Writes the kernel of a group that stores the nodes `stored`; `strides` tells how tensors lie in memory."""
-    writer = _Writer(plan, inline, strides, "tf32" if tf32 else "ieee", set(group.nodes))
+    writer = _Writer(plan, strides, "tf32" if tf32 else "ieee")
     wanted = set(stored)
     for node in group.nodes:
         writer.compute(node)
@@ -60,15 +60,11 @@ def emit(group: Group, plan: Plan, inline: set[Node], stored: Iterable[Node], st
     return writer.kernel(group)
 
 
-def padded(n: int) -> int:
-    return 1 << (n - 1).bit_length()
-
-
 class _Writer:
     """Lines of one kernel, and the names of what they compute."""
 
-    def __init__(self, plan: Plan, inline: set[Node], strides: Strides, precision: str, own: set[Node]) -> None:
-        self.plan, self.inline, self.strides, self.precision, self.own = plan, inline, strides, precision, own
+    def __init__(self, plan: Plan, strides: Strides, precision: str) -> None:
+        self.plan, self.strides, self.precision = plan, strides, precision
         self.lines: list[str] = []
         self.names: dict[Node, str] = {}
         self.texts: dict[str, str] = {}  # text of a line -> its name: nothing is loaded twice
@@ -119,6 +115,11 @@ class _Writer:
             asked.append(f"({text or self.index(index, tile)} >= 0)")
         return asked
 
+    def bounds(self, tensor: Node, tile: Tile) -> list[str]:
+        """What has to be asked for a tile to lie inside of its tensor."""
+        pairs = zip(tile.at, shape_of(tensor), strict=True)
+        return [text for index, size in pairs for text in self.inside(index, size, tile)]
+
     # --- reading
 
     def read(self, x: Node, wanted: Tile) -> str:
@@ -131,7 +132,7 @@ class _Writer:
             assert how, f"{base} is not at hand"
             text = self.names[base] if how == "same" else self.name(f"tl.trans({self.names[base]})")
             return self.choose(text, conditions, there)
-        if base in self.inline:
+        if base in self.plan.inline:
             return self.choose(self.again(base, there), conditions, there)
         return self.load(base, there, conditions)
 
@@ -165,9 +166,9 @@ class _Writer:
         return f"{self.pointer(tensor, before)} + {self.index(rest, tile)}"
 
     def load(self, base: Node, tile: Tile, conditions: tuple[Condition, ...]) -> str:
-        address = linear(tile.at, self.strides(base))
+        address = linear(tile.at, self.strides[base])
         where = self.where(base, address, tile)
-        asked = [text for index, size in zip(tile.at, shape_of(base), strict=True) for text in self.inside(index, size, tile)]
+        asked = self.bounds(base, tile)
         other = [c for c in conditions if c.other != 0.0]
         asked += [text for c in conditions if c.other == 0.0 for text in self.inside(c.place, c.bound, tile)]
         mask = f", mask={' & '.join(dict.fromkeys(asked))}, other=0" if asked else ""
@@ -264,9 +265,9 @@ class _Writer:
 
     def store(self, node: Node) -> None:
         tile = self.plan.tiles[node]
-        address = linear(tile.at, self.strides(node))
+        address = linear(tile.at, self.strides[node])
         where = self.where(node, address, tile)
-        asked = [text for index, size in zip(tile.at, shape_of(node), strict=True) for text in self.inside(index, size, tile)]
+        asked = self.bounds(node, tile)
         uses = {n for index in tile.at for n, _ in index.terms}
         shape = f"[{padded(tile.rows) if 'i' in uses else 1}, {padded(tile.cols) if 'j' in uses else 1}]"
         value = self.names[node]

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from evaluator.model import Operator
+
 if TYPE_CHECKING:
     from evaluator.fusion.compiled import Library
-
-Operator = Callable[[dict[str, Tensor]], Tensor]
 
 EXACTNESS = 3.0  # so many times the eager code's own distance from float32 products may be reached
 ROUNDING = 0.01  # relative distance that is no matter, about that of a bfloat16 result
@@ -39,7 +39,7 @@ def faster(operator: Operator, sample: dict[str, Tensor], library: "Library", se
     started = time.monotonic()
     library.deadline = started + seconds
     try:
-        from evaluator.fusion.capture import fused_operator  # imports a compiler, for seconds
+        from evaluator.fusion.capture import fused_operator, shapes  # imports a compiler, for seconds
 
         compiled = fused_operator(operator, library)
         _exact(operator, compiled, sample)
@@ -54,18 +54,14 @@ def faster(operator: Operator, sample: dict[str, Tensor], library: "Library", se
     finally:
         library.deadline = float("inf")
         torch.cuda.empty_cache()
-    shapes = _shapes(sample)
+    known = shapes(sample)
 
     def chosen(inputs: dict[str, Tensor]) -> Tensor:
-        return compiled(inputs) if _shapes(inputs) == shapes else operator(inputs)
+        return compiled(inputs) if shapes(inputs) == known else operator(inputs)
 
     took = time.monotonic() - started
     told = f"the operator runs compiled into {len(library.kernels)} kernels: {fused_ms:.2f} ms instead of {eager_ms:.2f}"
     return chosen, Compilation(True, f"{told}, after {took:.0f} s")
-
-
-def _shapes(inputs: dict[str, Tensor]) -> tuple[object, ...]:
-    return tuple((name, x.shape, x.stride(), x.dtype) for name, x in inputs.items())
 
 
 def _exact(operator: Operator, compiled: Operator, sample: dict[str, Tensor]) -> None:

@@ -1,5 +1,6 @@
 """Which nodes of a graph share a kernel: tiles of one grid, joined where values can stay in registers."""
 
+import contextlib
 from dataclasses import dataclass, field
 
 import torch
@@ -13,6 +14,9 @@ from evaluator.fusion.tiles import Tile, Tiling, boundaries_of, operands, tiles_
 from evaluator.fusion.views import SPLITS, is_view, shape_of, source
 
 aten = torch.ops.aten
+
+Reads = list[tuple[Node, Tile]]
+"""Tensors in memory or in registers, and the tile of each that is read."""
 
 
 @dataclass
@@ -31,37 +35,39 @@ class Plan(Tiling):
 
     steps: list[Group | Node]
     place: dict[Node, int]
+    inline: set[Node]  # computed again wherever they are read
+    reads: dict[Node, Reads]  # of every node that a kernel computes
 
 
 def plan(graph: Graph, max_dots: int, max_nodes: int) -> Plan:
-    found = Plan({}, {}, boundaries_of(graph), [], {})
-    inline = inlined(graph)
+    """Every node that is no view, in a group or on its own; groups hold so many products and nodes at most."""
+    found = Plan({}, {}, boundaries_of(graph), [], {}, inlined(graph), {})
     for node in graph.nodes:
-        if node.op != "call_function" or is_view(node) or node in inline or is_assembled(node):
+        if node.op != "call_function" or is_view(node) or node in found.inline or is_assembled(node):
             continue
         if node.target in SPLITS and all(is_view(x) for x in node.users):
             continue
-        tiles = [tile for tile in tiles_of(node, found) if _readable(node, tile, found, inline)]
-        if tiles:
-            found.tiles[node] = max(tiles, key=lambda tile: _at_hand(node, tile, found, inline))
-            _join(node, found, inline, max_dots, max_nodes)
+        choice = _choice(node, found)
+        if choice:
+            found.tiles[node], found.reads[node] = choice
+            _join(node, found, max_dots, max_nodes)
         else:
             found.place[node] = len(found.steps)
             found.steps.append(node)
     return found
 
 
-def _readable(node: Node, tile: Tile, found: Plan, inline: set[Node]) -> bool:
-    try:
-        list(leaves(node, tile, found, inline))
-    except NotAffine:
-        return False
-    return True
+def _choice(node: Node, found: Plan) -> tuple[Tile, Reads] | None:
+    """The tile of a node that has most of its operands at hand, and what it reads; None: no kernel can say it."""
+    choices = []
+    for tile in tiles_of(node, found):
+        with contextlib.suppress(NotAffine):
+            choices.append((tile, list(leaves(node, tile, found, found.inline))))
+    return max(choices, key=lambda choice: _at_hand(choice[1], found), default=None)
 
 
-def _at_hand(node: Node, tile: Tile, found: Plan, inline: set[Node]) -> int:
-    """How many of a node's operands are tiles that a program of its grid has in registers."""
-    reads = leaves(node, tile, found, inline)
+def _at_hand(reads: Reads, found: Plan) -> int:
+    """How many of these tiles a program of their grid has in registers."""
     return sum(x in found.tiles and in_registers(wanted, found.tiles[x]) is not None for x, wanted in reads)
 
 
@@ -69,10 +75,9 @@ def is_assembled(node: Node) -> bool:
     return node.target is aten.cat.default and all(x.target is identity for x in operands(node))
 
 
-def _join(node: Node, found: Plan, inline: set[Node], max_dots: int, max_nodes: int) -> None:
+def _join(node: Node, found: Plan, max_dots: int, max_nodes: int) -> None:
     """Puts a node into the first group that it may share, or into a new one at the end."""
-    tile = found.tiles[node]
-    reads = list(leaves(node, tile, found, inline))
+    tile, reads = found.tiles[node], found.reads[node]
     dots, label = int(node.target is aten.bmm.default), _label(reads, found)
     after = max((_position(x, found) for x, _ in reads), default=-1)
     for position in range(max(after, 0), len(found.steps)):
@@ -105,7 +110,7 @@ def _position(node: Node, found: Plan) -> int:
     return max((_position(source(x), found) for x in operands(node)), default=-1)
 
 
-def _label(reads: list[tuple[Node, Tile]], found: Plan) -> int | None:
+def _label(reads: Reads, found: Plan) -> int | None:
     """Which chunk is read, where a fixed part of a longer dimension is: every chunk gets a kernel of its own.
 
     Chunks are alike, so that their kernels have one source; kernels across chunks would each be compiled.

@@ -62,6 +62,11 @@ def linear(indices: tuple[Index, ...], strides: tuple[int, ...]) -> Index:
     return total
 
 
+def padded(n: int) -> int:
+    """The power of two that a tile's side of n is rounded up to."""
+    return 1 << (n - 1).bit_length()
+
+
 def contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Strides of a contiguous tensor."""
     strides, step = [], 1

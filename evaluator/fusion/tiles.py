@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch.fx import Graph, Node
 
-from evaluator.fusion.index import ZERO, plus, times, variable
+from evaluator.fusion.index import ZERO, padded, plus, times, variable
 from evaluator.fusion.pointwise import REDUCTIONS, is_pointwise, reduced_dims
 from evaluator.fusion.views import Indices, shape_of
 
@@ -98,7 +98,7 @@ def _default(
     fits = rows <= MAX_SIDE and cols <= MAX_SIDE and rows * cols <= MAX_TILE and not (cut and rows > ROWS)
     if whole and not fits:
         return None
-    height = rows if fits else min(ROWS, max(1, 4096 // _power_of_2(cols)))
+    height = rows if fits else min(ROWS, max(1, 4096 // padded(cols)))
     blocks = 1 if fits else -(-rows // height)
     grid = math.prod(lead) * blocks
     where = _lead((*lead, blocks), found)
@@ -132,10 +132,6 @@ def _lead(sizes: tuple[int, ...], found: Tiling) -> Indices | None:
             return None
         indices.append(index)
     return tuple(reversed(indices))
-
-
-def _power_of_2(n: int) -> int:
-    return 1 << (n - 1).bit_length()
 
 
 def _bmm_tile(node: Node, found: Tiling) -> Tile | None:

@@ -11,6 +11,8 @@ from evaluator.fusion.index import ZERO, Index, contiguous, divide, linear, plus
 
 aten = torch.ops.aten
 
+PAD = aten.constant_pad_nd.default
+
 Indices = tuple[Index, ...]
 
 
@@ -27,11 +29,6 @@ SAME: set[Any] = {
 }
 RESHAPES: set[Any] = {aten.view.default, aten._unsafe_view.default, aten.reshape.default}
 SPLITS: set[Any] = {aten.split.Tensor, aten.split_with_sizes.default, aten.unbind.int}
-OTHERS: set[Any] = {
-    aten.expand.default, aten.permute.default, aten.transpose.int, aten.t.default, aten.unsqueeze.default,
-    aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.slice.Tensor, aten.select.int,
-    aten.constant_pad_nd.default,
-}
 
 
 def shape_of(node: Node) -> tuple[int, ...]:
@@ -45,7 +42,7 @@ def is_view(node: Node) -> bool:
     if node.target is operator.getitem:
         whole = node.args[0]
         return isinstance(whole, Node) and whole.target in SPLITS
-    return node.target in SAME or node.target in RESHAPES or node.target in OTHERS
+    return node.target in SAME or node.target in RESHAPES or node.target in _SIMPLE or node.target is PAD
 
 
 def source(node: Node) -> Node:
@@ -87,7 +84,7 @@ def _step(
         return _reshape(at, shape_of(node), shape, extents)
     if target is operator.getitem:
         return _part(node, at)
-    if target is aten.constant_pad_nd.default:
+    if target is PAD:
         return _pad(node, at, shape, conditions)
     return _SIMPLE[target](args, at, shape)
 
