@@ -20,6 +20,7 @@ MAX_SOURCE = 256 << 10
 MAX_DECLARED = 64
 MAX_WIDTH = 4096
 MAX_NAME = 64
+START_UP = 180.0  # seconds a process may take to raise its walls and import torch
 RESERVED = ("q", "k", "v", "beta", "chunk_size", "state", "grad_o", "o")
 
 Tensors = dict[str, Tensor]
@@ -177,7 +178,7 @@ class OperatorProcess:
         By `clock`: other load does not count where the kernel tells.
         """
         header = {"request": "measure", "chunk_size": chunk_size, "repeat": repeat, "memory": memory}
-        self._load(time.monotonic() + self.timeout)
+        self._load()
         began = self.clock()
         answer, _ = self._one(header, inputs, limit=0)
         seconds = self.clock() - began
@@ -195,9 +196,8 @@ class OperatorProcess:
         self, header: wire.Header, tensors: Tensors, *, timeout: float | None = None, limit: int = wire.MAX_BYTES
     ) -> Iterator[tuple[wire.Header, Tensors]]:
         """Ask anything and yield each part of the answer as it comes; `timeout` is for the whole of it."""
-        deadline = time.monotonic() + (timeout or self.timeout)
-        self._load(deadline)
-        yield from self._talk.ask(header, tensors, deadline, limit)
+        self._load()
+        yield from self._talk.ask(header, tensors, time.monotonic() + (timeout or self.timeout), limit)
 
     def _one(
         self, header: wire.Header, tensors: Tensors, *, limit: int, timeout: float | None = None
@@ -211,20 +211,24 @@ class OperatorProcess:
         """Put another variant into the same process, which then has seen both."""
         self.sources, self._loaded = dict(sources), False
         self.__dict__.pop("description", None)
-        self._load(time.monotonic() + self.timeout)
+        self._load()
 
-    def _load(self, deadline: float) -> None:
+    def _load(self) -> None:
+        """Our own start has a patience of its own: a machine under load imports torch slowly, and no variant is to blame."""
         if self._loaded:
             return
+        self._tell({"request": "start"}, {}, START_UP)
         sources = {
             name: torch.frombuffer(bytearray(text.encode(errors="surrogatepass")), dtype=torch.uint8)
             for name, text in self.sources.items()
             if text
         }
-        header = {"request": "load", "form": self.form, "device": self.device}
-        for _ in self._talk.ask(header, sources, deadline + 60, 0):  # a machine under load imports torch slowly
-            pass
+        self._tell({"request": "load", "form": self.form, "device": self.device}, sources, self.timeout)
         self._loaded = True
+
+    def _tell(self, header: wire.Header, tensors: Tensors, timeout: float) -> None:
+        for _ in self._talk.ask(header, tensors, time.monotonic() + timeout, 0):
+            pass
 
     def _like(self, found: Tensors, name: str, like: Tensor, dtype: torch.dtype) -> Tensor:
         tensor = found.get(name)

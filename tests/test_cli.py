@@ -237,7 +237,7 @@ def test_a_second_run_is_refused_in_words_and_ctrl_c_ends_the_first(root: Path) 
         [sys.executable, "-m", "agent", "run", "--root", str(root)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
     log = root / "history" / "0000" / "train.log"
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while not (log.exists() and log.stat().st_size) and time.monotonic() < end:
         time.sleep(0.05)
     assert document(agent(root, "list", "--json"))[0]["status"] == "running"  # type: ignore[index]
@@ -245,7 +245,7 @@ def test_a_second_run_is_refused_in_words_and_ctrl_c_ends_the_first(root: Path) 
     assert second.exit_code == 3
     assert f"agent, process {first.pid}, is writing" in second.stderr
     first.send_signal(signal.SIGINT)
-    _, told = first.communicate(timeout=30)
+    _, told = first.communicate(timeout=120)
     assert first.returncode == 130
     assert "Traceback" not in told
     assert document(agent(root, "list", "--json"))[0]["status"] == "interrupted"  # type: ignore[index]
@@ -271,12 +271,12 @@ def test_manual_takes_the_answer_from_a_file(root: Path) -> None:
         [sys.executable, "-m", "agent", "run", "--proposer", "manual", "--root", str(root)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
     prompt = root / "history" / "0001" / "prompt.md"
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while not prompt.exists() and time.monotonic() < end:
         time.sleep(0.05)
     assert "# Your parent: `delta_net`" in prompt.read_text()
     prompt.with_name("answer.md").write_text(reply("by_hand"))
-    output, _ = child.communicate(timeout=30)
+    output, _ = child.communicate(timeout=120)
     assert child.returncode == 0, output
     assert "answer.md" in output
     assert (root / "variants" / "by_hand" / "naive.py").exists()

@@ -70,8 +70,9 @@ def operator_of(module):
     return rule
 
 
-@pytest.mark.parametrize("T", [1, 31, 70])
-@pytest.mark.parametrize("name", ["delta_net", "gated_delta_net", "softmax_tanh_beta_gated_update"])
+@pytest.mark.parametrize(
+    ("name", "T"), [("delta_net", 1), ("delta_net", 70), ("gated_delta_net", 31), ("softmax_tanh_beta_gated_update", 33)]
+)
 def test_stored_variants(name, T):
     module = load(name)
     library = agree(operator_of(module), sample(module, T))
@@ -89,7 +90,7 @@ def test_every_stored_variant(name, T):
 def test_chunks_share_their_kernels():
     module = load("delta_net")
     rule = operator_of(module)
-    short, long = (agree(rule, sample(module, T, B=1, H=1, D=16)) for T in (128, 192))
+    short, long = (agree(rule, sample(module, T, B=1, H=1, D=16)) for T in (96, 128))
     assert len(long.kernels) == len(short.kernels)
 
 
@@ -150,7 +151,7 @@ AWKWARD = [reduces_rows, shifts_and_flips, writes_in_place, token_by_token, sort
 @pytest.mark.parametrize("T", [16, 21])
 @pytest.mark.parametrize("rule", AWKWARD, ids=lambda rule: rule.__name__)
 def test_awkward_operators(rule, T):
-    agree(rule, sample(None, T))
+    agree(rule, sample(None, T // 4 if rule is token_by_token else T))  # a kernel a token is slow to interpret
 
 
 def test_bfloat16_is_rounded_where_eager_code_rounds():

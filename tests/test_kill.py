@@ -154,7 +154,7 @@ def test_the_evaluator_dies_with_the_agent_alone(checkout: Path) -> None:
     source.write_text(source.read_text() + "# stub: hang\n")
     child = agent(checkout, "run")
     log = checkout / "history" / "0000" / "train.log"
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while not (log.exists() and log.stat().st_size) and time.monotonic() < end:
         time.sleep(0.05)
     assert len(evaluators(checkout)) == 1

@@ -49,7 +49,7 @@ def test_a_hang_is_stopped_at_its_bound(bounds: Bounds, words: str) -> None:
     ended = python("import time; time.sleep(60)", bounds)
     assert words in (ended.timed_out or "")
     assert ended.status == -15
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 30
 
 
 def test_a_group_that_will_not_end_is_ended() -> None:
@@ -64,7 +64,7 @@ def test_an_orphan_that_holds_the_pipes_does_not_hold_us() -> None:
     begun = time.monotonic()
     ended = python("import subprocess; print(subprocess.Popen(['sleep', '62.7']).pid)")
     assert ended.status == 0
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 30
     assert gone(int(ended.output))
 
 

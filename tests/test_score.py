@@ -11,10 +11,10 @@ from evaluator import job, results
 KILL = "os.kill(os.getpid(), signal.SIGKILL)"
 
 
-@pytest.fixture
-def expected(tmp_path: Path) -> set[tuple[object, ...]]:
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> set[tuple[object, ...]]:
     """The rows where nothing goes wrong."""
-    usual = job_of(tmp_path, CHEAP, out="usual")
+    usual = job_of(tmp_path_factory.mktemp("usual"), CHEAP)
     assert scored(usual)[0]["error"] is None
     return rows_of(usual)
 
@@ -37,10 +37,10 @@ def test_a_setting_that_kills_every_process_is_a_failure_with_its_name(tmp_path:
 
 
 def test_a_hang_is_ended_at_its_bound_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(job.TIMEOUT, "cpu", 8.0)
+    monkeypatch.setitem(job.TIMEOUT, "cpu", 5.0)
     evaluation, told = scored(job_of(tmp_path, always("signal.pause()")))
     assert evaluation["status"] == "train-failed"
-    assert re.fullmatch(rf"memorization {SHORT.settings[1].name}: train was not answered within \d s", evaluation["error"])
+    assert re.fullmatch(rf"memorization {SHORT.settings[1].name}: train was not answered within 5 s", evaluation["error"])
     assert told == []
 
 

@@ -139,7 +139,7 @@ def test_text_of_a_stranger_is_made_printable():
 # --- the other side of the pipe -----------------------------------------------------------------
 
 
-def process(source=OPERATOR, timeout=8.0, walls="auto"):
+def process(source=OPERATOR, timeout=60.0, walls="auto"):
     return OperatorProcess({"naive": source}, walls=sandbox.choose(walls), timeout=timeout, threads=1)
 
 
@@ -186,16 +186,16 @@ FAILURES = {
 def test_a_failure_is_one_sentence_in_its_time(name):
     body, kind, message = FAILURES[name]
     source = f"import torch\ndef delta_rule(q, k, v, beta, *, chunk_size):\n    {body}\n"
-    began = time.monotonic()
     with process(source) as operator:
         _ = operator.description
+        began = time.monotonic()
         with pytest.raises(OperatorError) as caught:
-            operator.forward(inputs(), chunk_size=32, timeout=2.0)
+            operator.forward(inputs(), chunk_size=32, timeout=2.0 if kind == "timeout" else None)
     assert caught.value.kind == kind
     assert message in caught.value.message
     assert len(caught.value.message) <= 330
     assert caught.value.message.isprintable()
-    assert time.monotonic() - began < 12
+    assert time.monotonic() - began < 30
 
 
 def test_a_flood_on_stdout_is_bounded_and_parsed_by_nobody():
