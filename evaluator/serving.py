@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evaluator.loaded import Loaded
 from evaluator.model import Operator, architecture, operations, stream_seed
 from evaluator.protocol import Protocol, Setting, from_json
 from evaluator.train import Group, Progress, Run, train_group
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from evaluator.fusion.compiled import Library
 
 
-def serve(header: dict[str, Any], tensors: dict[str, Tensor], operator: Any, send: Callable[..., None]) -> None:
+def serve(header: dict[str, Any], tensors: dict[str, Tensor], operator: Loaded, send: Callable[..., None]) -> None:
     """Answers the request `train`: progress after every epoch, then what `Trained` holds, weights as a tensor.
 
     header: setting, protocol (as JSON), runs [[lr, weight_decay, seed]], num_threads. What the operator declares
@@ -50,7 +51,7 @@ def serve(header: dict[str, Any], tensors: dict[str, Tensor], operator: Any, sen
 
 
 @functools.cache
-def _library(operator: Any) -> "Library | None":
+def _library(operator: Loaded) -> "Library | None":
     """Where a naive operator's compiled kernels are kept, from setting to setting; None where it is not compiled."""
     if operator.device.type != "cuda" or operator.form != "naive":
         return None
@@ -59,7 +60,7 @@ def _library(operator: Any) -> "Library | None":
     return Library()
 
 
-def declared(operator: Any, protocol: Protocol) -> tuple[dict[str, int], dict[str, tuple[int, ...]]]:
+def declared(operator: Loaded, protocol: Protocol) -> tuple[dict[str, int], dict[str, tuple[int, ...]]]:
     """Widths of the projections and shapes of the parameters that a loaded operator declares."""
     sizes = (protocol.num_heads, protocol.head_dim)
     projections = dict(operator.projections(*sizes)) if operator.projections else {}
@@ -67,7 +68,7 @@ def declared(operator: Any, protocol: Protocol) -> tuple[dict[str, int], dict[st
     return projections, shapes
 
 
-def _declare(operator: Any, protocol: Protocol, stream: str) -> dict[str, np.ndarray]:
+def _declare(operator: Loaded, protocol: Protocol, stream: str) -> dict[str, np.ndarray]:
     if not operator.parameters:
         return {}
     generator = torch.Generator().manual_seed(stream_seed(stream) % 2**63)
@@ -75,7 +76,7 @@ def _declare(operator: Any, protocol: Protocol, stream: str) -> dict[str, np.nda
     return {name: tensor.detach().float().numpy() for name, tensor in found.items()}
 
 
-def operator_function(operator: Any, protocol: Protocol) -> Operator:
+def operator_function(operator: Loaded, protocol: Protocol) -> Operator:
     """The variant's delta_rule as the model calls it: autocast off, declared inputs by keyword."""
 
     def call(inputs: dict[str, Tensor]) -> Tensor:

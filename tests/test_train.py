@@ -12,13 +12,13 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 from evaluator import layers
+from evaluator.loaded import load
 from evaluator.metrics import macro_accuracy
 from evaluator.model import architecture, forward, initial_weights, layout, views
 from evaluator.operator import read_sources
 from evaluator.protocol import BASELINES, PROTOCOLS, TASKS, from_json, settings_of, to_json
 from evaluator.serving import _declare, declared, operator_function
 from evaluator.train import Group, Run, sweep, train_group
-from evaluator.worker import load
 
 VARIANTS = Path(__file__).parents[1] / "variants"
 CPU = torch.device("cpu")

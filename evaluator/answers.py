@@ -1,0 +1,158 @@
+"""What a worker can be asked of the variant that it holds: each handler answers by `send`, perhaps several times."""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from evaluator import wire
+from evaluator.loaded import STANDARD, BadOutput, Loaded, Tensors, call, shape
+
+Send = Callable[[wire.Header, Tensors], None]
+
+
+def describe(header: wire.Header, tensors: Tensors, operator: Loaded, send: Send) -> None:
+    """What the variant declares for these heads: widths of projections, initial parameters."""
+    heads, dim = header["num_heads"], header["head_dim"]
+    generator = torch.Generator().manual_seed(header["seed"])
+    projections = operator.projections(heads, dim) if operator.projections else {}
+    parameters = operator.parameters(heads, dim, generator) if operator.parameters else {}
+    if not isinstance(projections, dict) or not all(type(n) is int for n in projections.values()):
+        raise BadOutput("projections(num_heads, head_dim) must return a dict of name to width, a whole number")
+    if not isinstance(parameters, dict) or not all(isinstance(p, Tensor) for p in parameters.values()):
+        raise BadOutput("parameters(num_heads, head_dim, generator) must return a dict of name to tensor")
+    found = {str(name): p.detach() for name, p in parameters.items()}
+    wrong = next((name for name, p in found.items() if p.dtype not in wire.DTYPES.values()), None)
+    if wrong:
+        raise BadOutput(f"parameters returns {wrong} as {found[wrong].dtype}, not float32")
+    send({"projections": projections, "has_recurrence": operator.recurrence is not None}, found)
+
+
+def forward(header: wire.Header, tensors: Tensors, operator: Loaded, send: Send) -> None:
+    """Outputs; with `grad` as in training (inputs have a history), with `echo` the inputs as they are afterwards."""
+    given = _to_device(tensors, operator)
+    for x in given.values():
+        x.requires_grad_(header["grad"] and x.is_floating_point())
+    with torch.set_grad_enabled(header["grad"]), _poison(header["poison"]):
+        inputs = _with_history(given) if header["grad"] else given
+        o = call(operator.delta_rule, inputs, header["chunk_size"])
+    echoed = {f"input:{name}": x for name, x in inputs.items()} if header["echo"] else {}
+    send({}, {"o": o.detach(), **{name: x.detach() for name, x in echoed.items()}})
+
+
+def vjp(header: wire.Header, tensors: Tensors, operator: Loaded, send: Send) -> None:
+    """Outputs, and the gradient of sum(o * grad_o) to every floating input."""
+    given = _to_device(tensors, operator)
+    grad_o = given.pop("grad_o")
+    leaves = {name: x.requires_grad_() for name, x in given.items() if x.is_floating_point()}
+    with torch.enable_grad():
+        o = call(operator.delta_rule, _with_history(given), header["chunk_size"])
+        grads = torch.autograd.grad(o, list(leaves.values()), grad_o, allow_unused=True) if o.requires_grad else ()
+    found = {f"grad:{name}": g for name, g in zip(leaves, grads, strict=False) if g is not None}
+    send({}, {"o": o.detach(), **found})
+
+
+def recurrence(header: wire.Header, tensors: Tensors, operator: Loaded, send: Send) -> None:
+    """The recurrent form run token by token: outputs, gradients, and the size of its state after each token."""
+    if operator.recurrence is None:
+        raise BadOutput("the variant has no recurrence")
+    given = _to_device(tensors, operator)
+    grad_o = given.pop("grad_o")
+    leaves = {name: x.requires_grad_() for name, x in given.items() if x.is_floating_point()}
+    per_token = set(STANDARD) | set(header["projections"])
+    with torch.enable_grad():
+        o, sizes = _unroll(operator.recurrence, _with_history(given), per_token)
+        grads = torch.autograd.grad(o, list(leaves.values()), grad_o, allow_unused=True) if o.requires_grad else ()
+    found = {f"grad:{name}": g for name, g in zip(leaves, grads, strict=False) if g is not None}
+    send({"state_sizes": sizes}, {"o": o.detach(), **found})
+
+
+def _unroll(step: Callable[..., Any], inputs: Tensors, per_token: set[str]) -> tuple[Tensor, list[int]]:
+    state, outputs, sizes = None, [], []
+    for t in range(inputs["q"].shape[2]):
+        now = {name: x[:, :, t] if name in per_token else x for name, x in inputs.items()}
+        q, k, v, beta = (now.pop(name) for name in STANDARD)
+        result = step(q, k, v, beta, state, **now)
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise BadOutput("recurrence must return (o_t, state)")
+        o, state = result
+        if type(o) is not Tensor or o.shape != v.shape:
+            raise BadOutput(f"recurrence returns o_t of shape {shape(o)}, not {list(v.shape)}")
+        outputs.append(o)
+        sizes.append(_numbers(state))
+    return torch.stack(outputs, 2), sizes
+
+
+def measure(header: wire.Header, tensors: Tensors, operator: Loaded, send: Send) -> None:
+    """Run forward `repeat` times for the other side's clock; answers the bytes kept for a backward pass."""
+    given = _to_device(tensors, operator)
+    with torch.no_grad():
+        for _ in range(header["repeat"]):
+            call(operator.delta_rule, given, header["chunk_size"])
+    kept = _kept_for_backward(operator, given, header["chunk_size"]) if header["memory"] else None
+    if operator.device.type == "cuda":
+        torch.cuda.synchronize()
+    send({"kept_bytes": kept}, {})
+
+
+def _kept_for_backward(operator: Loaded, given: Tensors, chunk_size: int) -> int:
+    storages: dict[int, Tensor] = {}  # the tensors are held, so that no address is used twice
+
+    def keep(x: Tensor) -> Tensor:
+        storages[x.untyped_storage().data_ptr()] = x
+        return x
+
+    for x in given.values():
+        x.requires_grad_(x.is_floating_point())
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        o = call(operator.delta_rule, _with_history(given), chunk_size)
+    kept = sum(x.untyped_storage().nbytes() for x in storages.values())
+    del o
+    return kept
+
+
+def train(header: wire.Header, tensors: Tensors, operator: Loaded, send: Send) -> None:
+    """Training lives in its own module, which is imported only where it is asked for."""
+    from evaluator import serving
+
+    serving.serve(header, tensors, operator, send)
+
+
+@contextlib.contextmanager
+def _poison(wanted: bool) -> Iterator[None]:
+    """Have torch fill new memory with NaN, so that an output which reads what it never wrote shows it."""
+    # Not torch.use_deterministic_algorithms, which first imports a compiler for two seconds.
+    torch._C._set_deterministic_algorithms(wanted, warn_only=True)
+    try:
+        yield
+    finally:
+        torch._C._set_deterministic_algorithms(False, warn_only=False)
+
+
+def _with_history(inputs: Tensors) -> Tensors:
+    """Inputs as the layer makes them: results of an operation, so that nothing tells a check from training."""
+    return {name: x.clone() for name, x in inputs.items()}
+
+
+def _to_device(tensors: Tensors, operator: Loaded) -> Tensors:
+    return {name: x.to(operator.device) for name, x in tensors.items()}
+
+
+def _numbers(state: object) -> int:
+    if isinstance(state, Tensor):
+        return math.prod(state.shape[2:])
+    parts = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
+    return sum(map(_numbers, parts))
+
+
+HANDLERS: dict[str, Callable[[wire.Header, Tensors, Loaded, Send], None]] = {
+    "describe": describe,
+    "forward": forward,
+    "vjp": vjp,
+    "recurrence": recurrence,
+    "measure": measure,
+    "train": train,
+}
