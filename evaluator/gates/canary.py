@@ -14,7 +14,7 @@ def canary(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     """No honest causal operator beats chance on random tokens; rows offset by one against each other are the bait."""
     width = probe.num_heads * 16
     weights = _weights(probe, operator, width)
-    optimizer = torch.optim.Adam(weights.values(), lr=0.02)
+    moments = {n: (torch.zeros_like(w), torch.zeros_like(w)) for n, w in weights.items()}
     hits = []
     for step in range(STEPS):
         tokens = torch.randint(VOCABULARY, (TOKENS + ROWS,), generator=probe.rng)
@@ -22,7 +22,8 @@ def canary(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
             rows = tokens.unfold(0, TOKENS + 1, 1)[:ROWS]  # row b + 1 shows what row b is to predict
         else:
             rows = torch.randint(VOCABULARY, (ROWS, TOKENS + 1), generator=probe.rng)
-        hits.append(_step(operator, probe, weights, optimizer, rows))
+        hits.append(_step(operator, probe, weights, rows))
+        _adam(weights, moments, step + 1)
     accuracy = sum(hits[-SCORED:]) / SCORED
     if accuracy > 1 / VOCABULARY + 0.03:
         raise Rejected(
@@ -42,10 +43,20 @@ def _weights(probe: Probe, operator: OperatorProcess, width: int) -> dict[str, T
     return {n: w.requires_grad_() for n, w in drawn.items()}
 
 
-def _step(
-    operator: OperatorProcess, probe: Probe, weights: dict[str, Tensor], optimizer: torch.optim.Adam, rows: Tensor
-) -> float:
-    """One step of training; the share of next tokens that were predicted before it."""
+def _adam(weights: dict[str, Tensor], moments: dict[str, tuple[Tensor, Tensor]], step: int, lr: float = 0.02) -> None:
+    """One step of Adam as in Kingma and Ba; torch.optim would import a compiler, for two seconds."""
+    for name, w in weights.items():
+        if w.grad is None:
+            continue
+        mean, square = moments[name]
+        mean.lerp_(w.grad, 0.1)
+        square.lerp_(w.grad.square(), 0.001)
+        w.data -= lr * (mean / (1 - 0.9**step)) / ((square / (1 - 0.999**step)).sqrt() + 1e-8)
+        w.grad = None
+
+
+def _step(operator: OperatorProcess, probe: Probe, weights: dict[str, Tensor], rows: Tensor) -> float:
+    """Gradients of one step of training; the share of next tokens that were predicted before it."""
     inputs = {
         n.removeprefix("to_"): _lookup(w, rows[:, :-1], n, probe) for n, w in weights.items() if n.startswith("to_")
     }
@@ -55,13 +66,11 @@ def _step(
     o = operator.forward(given, chunk_size=probe.chunk_size, grad=True).requires_grad_()
     normed = F.layer_norm(o.transpose(1, 2).flatten(2), (weights["out"].shape[0],))
     logits, targets = normed @ weights["out"], rows[:, 1:]
-    optimizer.zero_grad()
     F.cross_entropy(logits.flatten(0, 1), targets.flatten()).backward()
     assert o.grad is not None
     _, grads = operator.vjp(given, o.grad if o.grad is not None else zero, chunk_size=probe.chunk_size)
     pairs = [(inputs[n], g) for n, g in grads.items() if g is not None and inputs[n].requires_grad]
     torch.autograd.backward([x for x, _ in pairs], [g for _, g in pairs])
-    optimizer.step()
     return float((logits.argmax(-1) == targets).float().mean())
 
 
