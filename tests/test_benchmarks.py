@@ -12,6 +12,7 @@ import measured
 import pytest
 import reference
 import reference_agreement
+import sweep
 import table
 
 from evaluator.protocol import BASELINES, COLUMNS, PROTOCOLS, Protocol, settings_of, to_json
@@ -202,3 +203,29 @@ def test_epochs_are_bounded_by_task() -> None:
     assert reference_agreement.epochs_of(["compression=3"])["compression"] == 3
     with pytest.raises(SystemExit, match="--epochs compression=0: TASK=N"):
         reference_agreement.epochs_of(["compression=0"])
+
+
+def test_a_sweep_scores_each_variant_once_and_says_what_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def scored(self: sweep.Sweep, name: str, environment: Mapping[str, str], left: float | None) -> int:
+        (self.out / name).mkdir()
+        (self.out / name / "score.log").write_text("a line\nit broke\x1b[2J\n")
+        if name == "gla":
+            return 3
+        shutil.rmtree(self.out / name)
+        evaluation(self.out / name, name, alike(0.5))
+        return 0
+
+    monkeypatch.setattr(sweep.Sweep, "_score", scored)
+    monkeypatch.setattr("sys.argv", ["sweep.py", "delta_net", "gla", "--lanes", "3", "--out", str(tmp_path)])
+    assert sweep.main() == 1
+    told = capsys.readouterr().out
+    assert "delta_net: 12 of 12 settings, Compress 0.500" in told
+    assert "gla: exit status 3: it broke" in told
+    assert "1 of 2 variants done, 1 failed, 0 not begun" in told
+    assert "\x1b" not in told
+    assert sweep.stored()[0] == "delta_net"
+    monkeypatch.setattr("sys.argv", ["sweep.py", "delta_nett", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        sweep.main()
