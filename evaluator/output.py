@@ -20,7 +20,8 @@ def print_line(event: dict[str, Any]) -> None:
             print(f"[{event['settings_done']}/{event['settings_total']}] {event['task']} {event['setting']}: {accuracy} in {event['seconds']} s", file=sys.stderr)
         case "progress" if sys.stderr.isatty():
             accuracy = "-" if event["accuracy"] is None else f"{event['accuracy']:.3f}"
-            print(f"  {event['task']} {event['setting']}: step {event['step']}/{event['steps']}, accuracy {accuracy}, {event['steps_per_second']} steps/s, at most {event['seconds_left']} s left\033[K", end="\r", file=sys.stderr)
+            left = "" if event["seconds_left"] is None else f", at most {event['seconds_left']} s left"
+            print(f"  {event['task']} {event['setting']}: step {event['step']}/{event['steps']}, accuracy {accuracy}, {event['steps_per_second']} steps/s{left}\033[K", end="\r", file=sys.stderr)
 
 
 def print_evaluation(evaluation: dict[str, Any]) -> None:

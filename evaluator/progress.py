@@ -48,13 +48,14 @@ class Progress:
         under_way = sum(tokens * self.share[s] for s, tokens in self.left.items())
         rate = (self.spent + under_way) / max(1e-9, self.elapsed)
         left = sum(self.left.values()) - under_way
+        known = self.elapsed > 30 or self.spent + under_way > 0.02 * left  # before that, set-up is all that was seen
         finite = [a for a in accuracy if isinstance(a, float) and math.isfinite(a)]
         step = facts["step"] if type(facts.get("step")) is int else 0
         self.report({
             "event": "progress", "task": setting.task, "setting": setting.name, "settings_done": self.done,
             "settings_total": self.total, "step": step, "steps": round(step / max(share, 1e-9)),
             "accuracy": max(finite, default=None), "steps_per_second": round(step / max(seconds, 1e-9), 2),
-            "seconds_left": round(left / max(rate, 1e-9)),
+            "seconds_left": round(left / max(rate, 1e-9)) if known else None,
         })  # fmt: skip
 
     def finished(self, setting: Setting, rows: Sequence[Row]) -> None:

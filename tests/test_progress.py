@@ -1,0 +1,32 @@
+"""How far an evaluation says that it is."""
+
+import pytest
+
+from evaluator import progress
+from evaluator.protocol import PROTOCOLS
+
+SMOKE = PROTOCOLS["smoke"]
+
+
+def told_of(epoch: int, seconds: float, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """What is told after so many epochs of the first setting, so many seconds after the start."""
+    now, told = [100.0], []
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    news = progress.Progress(SMOKE, SMOKE.settings, told.append)
+    now[0] += seconds
+    news.update(SMOKE.settings[0], {"epoch": epoch, "step": epoch, "seconds": seconds, "accuracy": [0.25, float("nan")]})
+    return dict(told[-1])
+
+
+def test_time_left_is_that_of_the_tokens_that_remain(monkeypatch: pytest.MonkeyPatch) -> None:
+    costs = [progress.cost(s, SMOKE) for s in SMOKE.settings]
+    told = told_of(SMOKE.epochs // 2, 40.0, monkeypatch)
+    half = costs[0] * (SMOKE.epochs // 2) / SMOKE.epochs
+    assert told["seconds_left"] == round(40.0 * (sum(costs) - half) / half)
+    assert told["accuracy"] == 0.25
+
+
+def test_no_time_is_foretold_from_set_up_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "cost", lambda setting, protocol: 1.0 if setting is SMOKE.settings[0] else 1000.0)
+    assert told_of(1, 5.0, monkeypatch)["seconds_left"] is None
+    assert told_of(1, 50.0, monkeypatch)["seconds_left"] is not None
