@@ -14,7 +14,7 @@ from .records import COLUMNS
 from .text import one_line, printable
 
 _LONGEST_PROPOSAL = 20_000  # characters of it that a reflection is shown
-_NEEDED = ("contract.md", "propose.md.j2", "retry.md.j2", "reflect.md.j2")
+_NEEDED = ("contract.md", "tasks.md", "propose.md.j2", "retry.md.j2", "reflect.md.j2")
 
 
 def require(root: Path) -> None:

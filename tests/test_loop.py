@@ -173,6 +173,7 @@ def test_a_brief_shows_the_past_as_data(root: Path, make_job: MakeJob) -> None:
     assert "\x1b" not in prompt
     assert '- child: "train-failed: loss is NaN in every run of compression"' in prompt
     assert "| delta_net | - | 0." in prompt
+    assert "- Noisy Recall: the same with pairs of noise in between." in prompt
 
 
 def test_a_parent_is_mostly_one_of_the_best_and_not_always_the_same(root: Path, make_job: MakeJob) -> None:
