@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import early_stop
 import measured
 import pytest
 import reference
@@ -33,7 +34,7 @@ def evaluation(
     seeds = range(seed, seed + max(map(len, best.values())))
     for s in protocol.settings[:settings]:
         append_rows(folder, [
-            Row(s.task, s.name, 1e-3, wd, seed, share * score, 1.0, 1, 30.0, int(wd == 0), share * score, 0.0, 0.0, 1, 5.0)
+            Row(s.task, s.name, 1e-3, wd, seed, share * score, 1.0, 1, 30.0, int(wd == 0), share * score, share * score, 0.0, 1, 5.0)
             for seed, score in zip(seeds, best[s.task], strict=True) for wd, share in ((0.0, 1.0), (0.1, 0.5))
         ])  # fmt: skip
     (folder / "evaluation.json").write_text(json.dumps({
@@ -229,3 +230,12 @@ def test_a_sweep_scores_each_variant_once_and_says_what_failed(
     monkeypatch.setattr("sys.argv", ["sweep.py", "delta_nett", "--out", str(tmp_path)])
     with pytest.raises(SystemExit):
         sweep.main()
+
+
+def test_the_early_end_of_a_group_is_bounded_by_what_is_left_to_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = evaluation(tmp_path / "e", "delta_net", alike(0.4) | {"memorization": (0.9995,)})
+    monkeypatch.setattr("sys.argv", ["early_stop.py", str(folder)])
+    early_stop.main()
+    assert "2 settings ended early; the least score of them is 0.99950" in capsys.readouterr().out
