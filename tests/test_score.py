@@ -1,5 +1,6 @@
 """What goes wrong while a setting is trained: a lost process, a hang, too little memory; and going on after it."""
 
+import os
 import re
 from pathlib import Path
 
@@ -58,6 +59,18 @@ def test_one_run_that_does_not_fit_in_memory_is_a_failure_with_its_setting(tmp_p
     assert evaluation["status"] == "train-failed"
     assert evaluation["error"].startswith("memorization ")
     assert "MemoryError" in evaluation["error"]
+
+
+def test_the_number_of_threads_changes_no_row(
+    tmp_path: Path, expected: set[tuple[object, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    asked = job_of(tmp_path)
+    assert asked.threads == 2
+    scored(asked)
+    assert rows_of(asked) == expected
+    monkeypatch.setenv("OMP_NUM_THREADS", "")
+    assert job_of(tmp_path).threads == os.cpu_count()
 
 
 def test_what_is_done_is_not_trained_again(tmp_path: Path) -> None:
