@@ -66,7 +66,7 @@ def _shared(job: Job) -> str:
     if len(job.shares) == 1:
         return ""
     gpus = [share["CUDA_VISIBLE_DEVICES"] for share in job.shares if "CUDA_VISIBLE_DEVICES" in share]
-    each = f"GPU {', '.join(gpus)}" if gpus else f"{job.shares[0]['OMP_NUM_THREADS']} thread(s) each"
+    each = f"on GPU {', '.join(gpus)}" if gpus else f"threads each: {job.shares[0]['OMP_NUM_THREADS']}"
     return f", parallel={len(job.shares)} ({each})"
 
 

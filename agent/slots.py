@@ -23,7 +23,8 @@ def as_they_end(job: Job, tasks: Iterable[Callable[[Job], T]]) -> Generator[T, N
     whoever asks no more) ends the commands of the others; their entries are then as after a kill.
     """
     leash, left = Leash(), iter(tasks)
-    free = [_slot(job, share, leash) for share in job.shares]
+    slots = [_slot(job, share, leash) for share in job.shares]
+    free = list(slots)
     under_way: dict[Future[T], Job] = {}
     try:
         while True:
@@ -37,9 +38,12 @@ def as_they_end(job: Job, tasks: Iterable[Callable[[Job], T]]) -> Generator[T, N
             free.append(under_way.pop(ended))
             yield ended.result()
     finally:
+        cut_off = sum(not future.done() for future in under_way)
         leash.pull()
-        if under_way and len(job.shares) > 1:
-            job.reporter.say(f"{len(under_way)} under way: for the next run to take up, or to pass over")
+        for slot in slots:
+            slot.reporter.rest()
+        if cut_off and len(slots) > 1:
+            job.reporter.say(f"{cut_off} under way: for the next run to take up, or to pass over")
 
 
 def _slot(job: Job, share: Share, leash: Leash) -> Job:
