@@ -1,5 +1,6 @@
 """The command line: `agent run`, `list`, `show`, `replay`, `score`, `check`, `import`."""
 
+from contextlib import closing
 from pathlib import Path
 
 import typer
@@ -37,6 +38,7 @@ def main() -> None:
 @app.command()
 def run(
     iterations: options.Iterations = None,
+    parallel: options.Parallel = None,
     protocol: options.Protocol = None,
     proposer: options.Proposer = None,
     model: options.Model = None,
@@ -58,6 +60,7 @@ def run(
         _existing(root),
         {
             "iterations": iterations,
+            "parallel": parallel,
             "protocol": protocol,
             "proposer": proposer,
             "model": model,
@@ -75,8 +78,9 @@ def run(
     with job_for(root, settings, out) as job:
         job = proposer_for(job, settings)
         try:
-            for entry in loop.run(job, settings.iterations):
-                done.append(entry)
+            with closing(loop.run(job, settings.iterations)) as ended:
+                for entry in ended:
+                    done.append(entry)
         finally:
             job.reporter.rest()
             print_done(out, root, done)

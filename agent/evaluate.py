@@ -3,8 +3,8 @@
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -16,6 +16,7 @@ from .files import read_bounded
 from .process import Bounds, Ended
 from .records import CheckReport, Evaluation, ProtocolInfo, Record
 from .text import one_line
+from .threads import Leash
 
 COMMAND = (sys.executable, "-m", "evaluator")
 _SCORE_BOUNDS = Bounds(total=48 * 3600, silence=1800)
@@ -63,6 +64,8 @@ class Evaluator:
     bounds: Bounds = _SCORE_BOUNDS
     command: tuple[str, ...] = COMMAND
     ray: str | None = None  # where Ray spreads a score's settings
+    share: Mapping[str, str] = field(default_factory=dict)  # of this machine, as environment variables
+    leash: Leash = field(default_factory=Leash)
 
     def protocol(self, name: str) -> ProtocolInfo:
         """What a protocol is; also finds out early that a device or a wall that was asked for is missing."""
@@ -106,10 +109,11 @@ class Evaluator:
         ]
         ended = process.run(
             [*self.command, *arguments],
-            environment(),
+            self._environment(),
             self.bounds,
             log=out / "train.log",
             on_line=lambda line: _hand_over(line, on_event),
+            leash=self.leash,
         )
         if ended.timed_out:
             raise EvaluationFailed(f"training was {ended.timed_out}")
@@ -125,10 +129,14 @@ class Evaluator:
         return evaluation
 
     def _ask(self, arguments: list[str]) -> Ended:
-        ended = process.run([*self.command, *arguments], environment(), _CHECK_BOUNDS)
+        command = [*self.command, *arguments]
+        ended = process.run(command, self._environment(), _CHECK_BOUNDS, leash=self.leash)
         if ended.timed_out:
             raise EvaluationFailed(f"`evaluator {arguments[0]}` was {ended.timed_out}")
         return ended
+
+    def _environment(self) -> Mapping[str, str]:
+        return {**environment(), **self.share}
 
     def _ray(self) -> list[str]:
         return ["--ray", self.ray] if self.ray else []

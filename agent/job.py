@@ -1,12 +1,13 @@
 """What all passes of one command share, and how every pass ends: compared, recorded, sealed, committed."""
 
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import history
 from .compare import Comparison, measured, results_csv
+from .desk import Desk
 from .errors import BadInput
 from .evaluate import Evaluator
 from .exchange import LLMError
@@ -39,6 +40,8 @@ class Job:
     proposer: Proposer | None  # None: only stored variants are scored
     repo: Repo | None  # None: nothing is committed
     reporter: Reporter
+    shares: tuple[Mapping[str, str], ...] = ({},)  # of the machine, one for each attempt that may be in flight
+    desk: Desk = field(default_factory=Desk)
 
 
 def tidy(root: Path, repo: Repo | None, say: Callable[[str], None]) -> None:
@@ -97,21 +100,22 @@ def seal(
 ) -> Entry:
     """Make the entry whole, say how it ended, and have git follow."""
     known = opened.start.model_dump() | {"name": name}
-    opened.seal(
-        Attempt(
-            **known,
-            status=failed.status if failed else "scored",
-            success=failed is None,
-            error=failed.reason if failed else None,
-            versus_parent=compared.versus_parent if compared else "unknown",
-            noise=dict(compared.noise) if compared else None,
-            finished=now(),
-        )
+    attempt = Attempt(
+        **known,
+        status=failed.status if failed else "scored",
+        success=failed is None,
+        error=failed.reason if failed else None,
+        versus_parent=compared.versus_parent if compared else "unknown",
+        noise=dict(compared.noise) if compared else None,
+        finished=now(),
     )
-    entry = history.load(opened.folder)
-    job.reporter.rest()
-    job.reporter.say(_summary(entry))
-    follow(job.repo, entry, job.reporter.say)
+    with job.desk:
+        opened.seal(attempt)
+        job.desk.give_back(opened.id)
+        entry = history.load(opened.folder)
+        job.reporter.rest()
+        job.reporter.say(_summary(entry))
+        follow(job.repo, entry, job.reporter.say)
     return entry
 
 

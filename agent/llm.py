@@ -3,14 +3,10 @@
 The client retries by itself (429, 5xx, lost connections); nothing here does so a second time.
 """
 
+import asyncio
 import json
-import signal
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from types import FrameType
 
 import httpx2
 import openai
@@ -76,32 +72,40 @@ class OpenAIModel:
         prices: Prices,
     ) -> None:
         self._name, self._deadline, self._prices = name, deadline, prices
+        self._key, self._base_url, self._retries = key, base_url, retries
         self._secrets = (key,) if key else ()
-        self._client = openai.OpenAI(
-            api_key=key or "none",
-            base_url=base_url,
-            timeout=httpx2.Timeout(deadline, connect=20.0),
-            max_retries=retries,
-            default_headers={"Accept-Encoding": "identity"},
-            http_client=openai.DefaultHttpxClient(event_hooks={"response": [self._guard]}),
-        )
-        self._end = 0.0
+        url = self._client().base_url
+        self._server = f"the server at {url.scheme}://{url.host}{f':{url.port}' if url.port else ''}"
 
     def __call__(self, messages: Sequence[Message]) -> Answer:
         try:
-            body = self._fetch(messages)
-            return self._read(body)
+            return self._read(asyncio.run(self._fetch(messages)))
         except LLMError as error:
             raise LLMError(scrub(str(error), self._secrets), fatal=error.fatal) from None
 
-    def _fetch(self, messages: Sequence[Message]) -> bytes:
-        self._end = time.monotonic() + self._deadline
+    def _client(self) -> openai.AsyncOpenAI:
+        return openai.AsyncOpenAI(
+            api_key=self._key or "none",
+            base_url=self._base_url,
+            timeout=httpx2.Timeout(self._deadline, connect=20.0),
+            max_retries=self._retries,
+            default_headers={"Accept-Encoding": "identity"},
+            http_client=openai.DefaultAsyncHttpxClient(event_hooks={"response": [_guard]}),
+        )
+
+    async def _fetch(self, messages: Sequence[Message]) -> bytes:
+        """The body of an answer. A time-out of the client's counts for each read alone, ours for the whole exchange.
+
+        On an event loop of its own, whichever thread asks; one that is given up has its connection closed.
+        """
         asked: list[ChatCompletionMessageParam] = [_param(message) for message in messages]
         try:
-            with _alarm(self._deadline):
-                response = self._client.chat.completions.with_raw_response.create(
+            async with asyncio.timeout(self._deadline), self._client() as client:
+                response = await client.chat.completions.with_raw_response.create(
                     model=self._name, messages=asked
                 )
+        except TimeoutError as error:
+            raise LLMError(f"{self._server} had not answered after {self._deadline:g} s") from error
         except openai.APIStatusError as error:
             raise self._refused(error) from error
         except openai.APITimeoutError as error:
@@ -113,25 +117,11 @@ class OpenAIModel:
             raise LLMError(f"{self._server} {one_line(str(error))}") from error
         return response.content
 
-    @property
-    def _server(self) -> str:
-        url = self._client.base_url
-        return f"the server at {url.scheme}://{url.host}{f':{url.port}' if url.port else ''}"
-
     def _refused(self, error: openai.APIStatusError) -> LLMError:
         """401, 403, 404: a wrong key, no access, an unknown model: the next attempt would fare no better."""
         said = one_line(str(error.message), 300)
         sentence = f"{self._server} answered with status {error.status_code} for model {self._name!r}: {said}"
         return LLMError(sentence, fatal=error.status_code in (401, 403, 404))
-
-    def _guard(self, response: httpx2.Response) -> None:
-        """Before a body is read: refuse compression (4 MB may unpack to 4 GB), count and time the rest."""
-        encoding = response.headers.get("content-encoding", "identity").lower()
-        if encoding not in ("identity", ""):
-            raise _Broken(f"sent a body compressed with {one_line(encoding, 20)}, though asked for none")
-        stream = response.stream
-        assert isinstance(stream, httpx2.SyncByteStream)
-        response.stream = _Bounded(stream, self._end, self._deadline)
 
     def _read(self, body: bytes) -> Answer:
         completion = self._completion(body)
@@ -171,43 +161,32 @@ class OpenAIModel:
         return (message.content or "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-class _Bounded(httpx2.SyncByteStream):
-    """A response body that ends in an error where it is too long or too late."""
+async def _guard(response: httpx2.Response) -> None:
+    """Before a body is read: refuse compression (4 MB may unpack to 4 GB), count the rest."""
+    encoding = response.headers.get("content-encoding", "identity").lower()
+    if encoding not in ("identity", ""):
+        raise _Broken(f"sent a body compressed with {one_line(encoding, 20)}, though asked for none")
+    stream = response.stream
+    assert isinstance(stream, httpx2.AsyncByteStream)
+    response.stream = _Bounded(stream)
 
-    def __init__(self, stream: httpx2.SyncByteStream, end: float, deadline: float) -> None:
-        self._stream, self._end, self._deadline = stream, end, deadline
 
-    def __iter__(self) -> Iterator[bytes]:
+class _Bounded(httpx2.AsyncByteStream):
+    """A response body that ends in an error where it is too long."""
+
+    def __init__(self, stream: httpx2.AsyncByteStream) -> None:
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
         total = 0
-        for chunk in self._stream:
+        async for chunk in self._stream:
             total += len(chunk)
             if total > MOST_BYTES:
                 raise _Broken(f"sent more than {MOST_BYTES:,} bytes")
-            if time.monotonic() > self._end:
-                raise _Broken(f"had not finished after {self._deadline:g} s")
             yield chunk
 
-    def close(self) -> None:
-        self._stream.close()
-
-
-@contextmanager
-def _alarm(seconds: float) -> Iterator[None]:
-    """Interrupt the whole exchange, retries too: a time-out of the client's counts for each read alone."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals reach the main thread only; there the body is still timed
-        return
-
-    def ring(number: int, frame: FrameType | None) -> None:
-        raise _Broken(f"had not answered after {seconds:g} s")
-
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    async def aclose(self) -> None:
+        await self._stream.aclose()
 
 
 def _param(message: Message) -> ChatCompletionMessageParam:

@@ -1,7 +1,10 @@
 """The loop: read the history, propose, patch, check, train, score, reflect, record. Here the parts meet."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from functools import partial
+from itertools import repeat
 from pathlib import Path
 
 from . import history, policy, variants
@@ -16,6 +19,7 @@ from .policy import BASELINE, Brief
 from .proposers import Setback
 from .records import Evaluation
 from .reply import Proposal, ReplyError, parse
+from .slots import as_they_end
 from .text import one_line
 
 _GIVE_UP_AFTER = 3  # attempts in a row to which no model answered
@@ -29,7 +33,7 @@ class Unanswered(Failed):
         self.fatal = error.fatal
 
 
-def run(job: Job, iterations: int) -> Iterator[Entry]:
+def run(job: Job, iterations: int) -> Generator[Entry, None, None]:
     """Go on with what was interrupted, score the baseline if nothing is scored, then make new attempts."""
     with history.writing(job.root):
         tidy(job.root, job.repo, job.reporter.say)
@@ -100,15 +104,19 @@ def _finish_interrupted(job: Job) -> Iterator[Entry]:
     if passed_over:
         ids = ", ".join(entry.id for entry in passed_over)
         job.reporter.say(f"Interrupted earlier and passed over: {ids}")
-    for entry in going_on:
-        job.reporter.say(f"{entry.id} was interrupted after its gates: going on with it")
-        try:
-            yield _resume(job, entry)
-        except (
-            BadInput
-        ) as error:  # the evaluator will not mix what was measured then with what it would measure now
-            job.reporter.say(f"{entry.id} cannot go on and is passed over: {error}")
-            put_back_orphans(job.root, past, [entry])
+    tasks = [partial(_go_on, past=past, entry=entry) for entry in going_on]
+    with closing(as_they_end(job, tasks)) as ended:
+        yield from filter(None, ended)
+
+
+def _go_on(job: Job, past: Past, entry: Entry) -> Entry | None:
+    job.reporter.say(f"{entry.id} was interrupted after its gates: going on with it")
+    try:
+        return _resume(job, entry)
+    except BadInput as error:  # what was measured then is not mixed with what would be measured now
+        job.reporter.say(f"{entry.id} cannot go on and is passed over: {error}")
+        put_back_orphans(job.root, past, [entry])
+        return None
 
 
 def _is_ours(job: Job, entry: Entry) -> bool:
@@ -167,21 +175,23 @@ def _parent_of(past: Past, name: str) -> str | None:
 def _attempts(job: Job, iterations: int) -> Iterator[Entry]:
     """New attempts, until they are done or no model answers any more."""
     silent: list[str] = []
-    for number in range(iterations):
-        entry, unanswered = _attempt(job)
-        yield entry
-        silent = [*silent, str(unanswered)] if unanswered else []
-        if unanswered and unanswered.fatal:
-            raise EnvironmentFault(f"no attempt after this one could do better: {unanswered}")
-        if len(silent) == _GIVE_UP_AFTER or len(silent) == number + 1 == iterations:
-            raise EnvironmentFault(f"no answer in {len(silent)} attempt(s) in a row: {silent[-1]}")
+    with closing(as_they_end(job, repeat(_attempt, iterations))) as ended:
+        for number, (entry, unanswered) in enumerate(ended, 1):
+            yield entry
+            silent = [*silent, str(unanswered)] if unanswered else []
+            if unanswered and unanswered.fatal:
+                raise EnvironmentFault(f"no attempt after this one could do better: {unanswered}")
+            if len(silent) == _GIVE_UP_AFTER or len(silent) == number == iterations:
+                raise EnvironmentFault(f"no answer in {len(silent)} attempt(s) in a row: {silent[-1]}")
 
 
 def _attempt(job: Job) -> tuple[Entry, Unanswered | None]:
     """One pass: a parent, a proposal that passes the gates, its score."""
-    past = history.read(job.root)
-    brief = policy.brief(job.root, past, job.protocol, job.seed, history.next_number(job.root))
-    with history.begin(job.root, start(job, None, brief.parent)) as opened:
+    with job.desk:
+        past, turn = history.read(job.root), history.next_number(job.root)
+        brief = policy.brief(job.root, past, job.protocol, job.seed, turn, job.desk)
+        opened = history.begin(job.root, start(job, None, brief.parent))
+    with opened:
         try:
             proposal = _invent(job, opened, brief)
         except Failed as failed:
@@ -231,7 +241,7 @@ def _adopt(job: Job, opened: Pass, brief: Brief, reply: str) -> Proposal:
         raise Failed("reply-failed", str(error)) from error
     except PatchError as error:
         raise Failed("patch-failed", str(error), proposal.name) from error
-    if proposal.name in brief.taken:
+    if not job.desk.take(opened.id, proposal) or proposal.name in variants.names(job.root):
         raise Failed("reply-failed", f"The name {proposal.name} is taken: choose another.", proposal.name)
     folder = variants.draft(opened.folder, child)
     opened.write("patch.diff", unified_diff(brief.parent, brief.sources, proposal.name, child))
@@ -253,7 +263,8 @@ def _check(job: Job, opened: Pass, folder: Path, name: str, *, against: Path | N
 
 def _publish(job: Job, opened: Pass, proposal: Proposal) -> None:
     try:
-        variants.publish(job.root, opened.folder, proposal.name)
+        with job.desk:
+            variants.publish(job.root, opened.folder, proposal.name)
     except FileExistsError as error:
         raise Failed("reply-failed", str(error), proposal.name) from error
 

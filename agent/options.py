@@ -40,6 +40,14 @@ Seed = Annotated[
 NoCommit = Annotated[bool, typer.Option("--no-commit", help="Leave git alone.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="An entry, as `agent list` names it.")]
 Iterations = Annotated[int | None, typer.Option("--iterations", metavar="N", help="How many proposals. [1]")]
+Parallel = Annotated[
+    int | None,
+    typer.Option(
+        "--parallel",
+        metavar="N",
+        help="How many attempts at once, each with a GPU or a part of the cores of its own. [1]",
+    ),
+]
 Proposer = Annotated[
     Literal["openai", "catalogue", "manual"] | None,
     typer.Option(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from . import variants
 from .compare import scored
+from .desk import Desk
 from .errors import BadInput
 from .history import Entry, Past
 from .records import ProtocolInfo, Score
@@ -50,19 +51,23 @@ class Brief:
     table: Sequence[Row]
     lessons: Sequence[Told]
     failures: Sequence[Told]
+    under_way: Sequence[Told]  # what is tried right now, beside this attempt
     taken: frozenset[str]  # names that a new variant cannot have
     tried: frozenset[str]  # names of all variants that were ever proposed, failed ones too
     seed: int
+    desk: Desk  # where a proposer that is quick can hold a name before another attempt does
 
 
-def brief(root: Path, past: Past, protocol: ProtocolInfo, seed: int, turn: int) -> Brief:
-    """The brief of pass number `turn`: the same history, seed and turn give the same brief."""
+def brief(root: Path, past: Past, protocol: ProtocolInfo, seed: int, turn: int, desk: Desk) -> Brief:
+    """The brief of pass number `turn`: the same history, attempts in flight, seed and turn give the same brief."""
     number = seed_of(seed, turn)
     candidates = parents(root, past, protocol)
     if not candidates:
         raise BadInput(f"nothing to start from: no scored variant under {protocol.name} is in history/")
     parent = choose(candidates, past, random.Random(number))
     name = parent.name or ""
+    held = desk.proposals()
+    names = frozenset(made.name for made in held.values())
     return Brief(
         name,
         variants.sources(variants.folder_of(root, name)),
@@ -70,9 +75,11 @@ def brief(root: Path, past: Past, protocol: ProtocolInfo, seed: int, turn: int) 
         table(past, protocol),
         lessons(past),
         failures(past),
-        variants.names(root),
-        tried(past),
+        [Told(of, made.name, one_line(f"{made.title} ({made.mechanism})")) for of, made in held.items()],
+        variants.names(root) | names,
+        tried(past) | names,
         number,
+        desk,
     )
 
 
@@ -105,8 +112,9 @@ def _freshness(parent: Entry, past: Past) -> float:
     children = [
         entry.attempt for entry in past.entries if entry.attempt and entry.attempt.parent == parent.name
     ]
+    under_way = sum(entry.running and entry.start.parent == parent.name for entry in past.entries if entry.start)
     wasted = sum(child.status != "scored" or child.versus_parent == "worse" for child in children)
-    return 1 / math.sqrt(1 + len(children)) / (1 + wasted / 3)
+    return 1 / math.sqrt(1 + len(children) + under_way) / (1 + wasted / 3)
 
 
 def table(past: Past, protocol: ProtocolInfo) -> list[Row]:

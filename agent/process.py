@@ -12,10 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .threads import Leash, Stopped
+
 _LINE_LIMIT = 1 << 20
 _OUTPUT_LIMIT = 16 << 20
 _LOG_LIMIT = 8 << 20
 _GRACE = 3.0  # seconds between asking the group to end and ending it
+_LOOK = 0.25  # seconds until a thread that waits sees that it is to stop
 _PR_SET_PDEATHSIG = 1
 
 
@@ -44,11 +47,25 @@ def run(
     *,
     log: Path | None = None,
     on_line: Callable[[str], None] | None = None,
+    leash: Leash | None = None,
 ) -> Ended:
     """Run `command` to its end or its bound. Ctrl-C and every other way out take the whole group along.
 
-    With `on_line` each line of stdout is handed over and not kept; stderr goes to `log`, both bounded.
+    With `on_line` each line of stdout is handed over and not kept; stderr goes to `log`, both bounded. Raises
+    `Stopped` where another thread has pulled the `leash`.
     """
+    with leash or Leash() as held:
+        return _run(command, environment, bounds, log, on_line, held)
+
+
+def _run(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    bounds: Bounds,
+    log: Path | None,
+    on_line: Callable[[str], None] | None,
+    leash: Leash,
+) -> Ended:
     child = subprocess.Popen(
         command,
         env=dict(environment),
@@ -60,7 +77,7 @@ def run(
     )
     reader = _Reader(child, log, on_line)
     try:
-        late = reader.drain(bounds)
+        late = reader.drain(bounds, leash)
     except BaseException:
         _end(child, at_once=True)
         raise
@@ -71,10 +88,10 @@ def run(
 
 def _die_with(parent: int) -> Callable[[], None]:
     """Linux: have the kernel kill the child when its parent dies, however that happens."""
-    libc = ctypes.CDLL(None)
+    prctl = ctypes.CDLL(None).prctl  # found here: another thread may hold the linker's lock when we fork
 
     def prepare() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)
 
@@ -121,7 +138,7 @@ class _Reader:
     def complaint(self) -> str:
         return self._tail.decode("utf-8", "replace")
 
-    def drain(self, bounds: Bounds) -> str | None:
+    def drain(self, bounds: Bounds, leash: Leash) -> str | None:
         """Read until both pipes are closed; the bound that was passed in words, or None."""
         end, heard = time.monotonic() + bounds.total, time.monotonic()
         with selectors.DefaultSelector() as pipes:
@@ -131,7 +148,9 @@ class _Reader:
                 wait = min(end, heard + bounds.silence) - time.monotonic()
                 if wait <= 0:
                     return _words(bounds, total=time.monotonic() >= end)
-                ready = pipes.select(min(wait, 1.0))
+                ready = pipes.select(min(wait, _LOOK))
+                if leash.pulled:
+                    raise Stopped
                 if not ready and self._child.poll() is not None:
                     return None  # it has ended, and an orphan of its own holds the pipes
                 for key, _ in ready:

@@ -12,7 +12,7 @@ from .exchange import Answer, Message, Model, ask
 from .files import read_text, write_whole
 from .insight import measured_insight
 from .policy import Brief, seed_of
-from .reply import ReplyError
+from .reply import ReplyError, parse
 
 _SETTLED = 1.0  # seconds that an answer's file must rest before it is read: editors write in steps
 
@@ -89,11 +89,15 @@ class Catalogue:
     model: str | None = None
 
     def propose(self, brief: Brief, setbacks: Sequence[Setback], tries_left: int, folder: Path) -> str:
-        seed = seed_of(brief.seed, len(setbacks))
-        try:
-            return catalogue.propose(brief.parent, brief.sources, brief.tried | brief.taken, seed)
-        except catalogue.NothingLeft as error:
-            raise ReplyError(str(error)) from error
+        seed, known = seed_of(brief.seed, len(setbacks)), brief.tried | brief.taken
+        with brief.desk:  # so that no attempt beside this one is given the same
+            known |= brief.desk.names_beside(folder.name)
+            try:
+                reply = catalogue.propose(brief.parent, brief.sources, known, seed)
+            except catalogue.NothingLeft as error:
+                raise ReplyError(str(error)) from error
+            brief.desk.take(folder.name, parse(reply))
+            return reply
 
     def reflect(self, comparison: Comparison, proposal: str, folder: Path) -> str:
         return measured_insight(comparison)

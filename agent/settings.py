@@ -19,6 +19,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     iterations: int = Field(1, ge=0)
+    parallel: int = Field(1, ge=1, le=64)
     protocol: Literal["smoke", "fast", "mad"] = "smoke"
     proposer: Literal["openai", "catalogue", "manual"] | None = None
     model: str = DEFAULT_MODEL

@@ -18,6 +18,7 @@ from .progress import Reporter
 from .proposers import Catalogue, Manual, Prompted, Proposer
 from .repo import GitError, Repo, open_repo
 from .settings import Settings
+from .slots import shares
 from .text import one_line
 
 
@@ -36,9 +37,12 @@ def job_for(root: Path, settings: Settings, console: Console) -> Iterator[Job]:
 
 def proposer_for(job: Job, settings: Settings) -> Job:
     """The job, with whoever proposes."""
+    if settings.parallel > 1 and settings.ray:
+        raise BadInput("--parallel and --ray: Ray spreads one evaluation over all GPUs; choose one of them")
+    job = replace(job, shares=shares(settings.parallel, settings.device))
     mark = " (no measure of quality)" if job.protocol.name == "smoke" else ""
     job.reporter.say(
-        f"proposer={settings.chosen_proposer}, protocol={job.protocol.name}{mark}, seed={job.seed}"
+        f"proposer={settings.chosen_proposer}, protocol={job.protocol.name}{mark}, seed={job.seed}{_shared(job)}"
     )
     proposer: Proposer
     match settings.chosen_proposer:
@@ -55,6 +59,15 @@ def proposer_for(job: Job, settings: Settings) -> Job:
                 )
             proposer = Prompted(job.root, "openai", settings.model, _model(settings))
     return replace(job, proposer=proposer)
+
+
+def _shared(job: Job) -> str:
+    """How several attempts at once share the machine, in words."""
+    if len(job.shares) == 1:
+        return ""
+    gpus = [share["CUDA_VISIBLE_DEVICES"] for share in job.shares if "CUDA_VISIBLE_DEVICES" in share]
+    each = f"on GPU {', '.join(gpus)}" if gpus else f"threads each: {job.shares[0]['OMP_NUM_THREADS']}"
+    return f", parallel={len(job.shares)} ({each})"
 
 
 def evaluator_for(settings: Settings) -> Evaluator:

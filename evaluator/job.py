@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -15,6 +15,12 @@ from evaluator.sandbox import Walls
 
 HOST_MEMORY = 24 << 30  # bytes a training process may hold outside the GPU
 TIMEOUT = {"cpu": 3600.0, "cuda": 7200.0}  # seconds for one setting
+
+
+def _threads() -> int:
+    """Of a training on a CPU: what OMP_NUM_THREADS says, else one a core; how many does not change its result."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdecimal() and int(asked) else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,7 @@ class Job:
     walls: Walls
     out: Path
     seconds: float | None = None  # start no further setting after so long
-    threads: int = os.cpu_count() or 1  # of a training on a CPU; how many does not change its result
+    threads: int = field(default_factory=_threads)
 
 
 def make_job(

@@ -15,6 +15,7 @@ from conftest import MakeJob, reply
 from rich.console import Console
 
 from agent import history, listing, loop, policy, prompts, show
+from agent.desk import Desk
 from agent.errors import BadInput
 
 TORTURE = int(os.environ.get("AGENT_TORTURE", "8"))
@@ -133,7 +134,7 @@ def use(root: Path, past: history.Past, protocol: object) -> None:
         out.print(show.in_full(entry, past, root))
         json.dumps(show.as_json(entry, past))
     try:
-        messages = prompts.propose(root, policy.brief(root, past, protocol, 0, 9))  # type: ignore[arg-type]
+        messages = prompts.propose(root, policy.brief(root, past, protocol, 0, 9, Desk()))  # type: ignore[arg-type]
     except BadInput:
         return  # the baseline was what was lost
     assert len(prompts.as_text(messages)) < 100_000

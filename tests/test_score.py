@@ -1,5 +1,6 @@
 """What goes wrong while a setting is trained: a lost process, a hang, too little memory; and going on after it."""
 
+import os
 import re
 from pathlib import Path
 
@@ -19,7 +20,10 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> set[tuple[object, ...]
     return rows_of(usual)
 
 
-def test_a_training_process_that_is_lost_is_followed_by_a_fresh_one(tmp_path: Path, expected: set[tuple[object, ...]]) -> None:
+def test_a_training_process_that_is_lost_is_followed_by_a_fresh_one(
+    tmp_path: Path, expected: set[tuple[object, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # their number changes no row either
     asked = job_of(tmp_path, once(tmp_path / "mark", KILL))
     _, told = scored(asked)
     assert rows_of(asked) == expected
@@ -58,6 +62,12 @@ def test_one_run_that_does_not_fit_in_memory_is_a_failure_with_its_setting(tmp_p
     assert evaluation["status"] == "train-failed"
     assert evaluation["error"].startswith("memorization ")
     assert "MemoryError" in evaluation["error"]
+
+
+def test_as_many_threads_as_asked_for_else_one_a_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for asked, threads in (("3", 3), ("0", os.cpu_count()), ("4,2", os.cpu_count()), ("", os.cpu_count())):
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+        assert job_of(tmp_path).threads == threads
 
 
 def test_what_is_done_is_not_trained_again(tmp_path: Path) -> None:
