@@ -48,10 +48,17 @@ def sync_folder(folder: Path) -> None:
 
 def read_bounded(path: Path, limit: int) -> bytes:
     """At most `limit` bytes of `path`; a pipe or a device, on which a read may wait for ever, is an OSError."""
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):  # open() would name the descriptor, not the path
+            raise IsADirectoryError(errno.EISDIR, "Is a directory", str(path))
+        if not stat.S_ISREG(mode):
             raise PermissionError(errno.EACCES, "Not a regular file", str(path))
-        return file.read(limit)
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(limit)
+    finally:
+        os.close(descriptor)
 
 
 def read_text(path: Path, limit: int = 4 << 20) -> str | None:

@@ -164,3 +164,11 @@ def test_a_file_that_is_no_record_is_refused_and_the_others_are_not(root: Path) 
     assert done["good"].id == "0000"
     missing = next(iter(import_files(root, [root / "nowhere.txt"], None, print)))
     assert missing.refused == "No such file or directory"
+
+
+def test_a_folder_is_refused_and_the_files_after_it_are_not(root: Path) -> None:
+    file = root.parent / "good.txt"
+    file.write_text(record())
+    folder, good = import_files(root, [root.parent, file], None, print)
+    assert (folder.id, folder.refused) == (None, "Is a directory")
+    assert good.id == "0000"
