@@ -256,7 +256,7 @@ def begin(root: Path, known: Start) -> Pass:
     start = known.model_copy(update={"id": folder.name})
     try:
         write_whole(folder / "start.json", start.model_dump_json(indent=2) + "\n")
-    except OSError:
+    except (OSError, ValueError):  # a full disk, text that no file can hold
         folder.rmdir()
         raise
     return _hold(folder, start)

@@ -14,7 +14,7 @@ from .listing import imported_lines
 from .oldrecord import OldRecord
 from .records import VERSION, Attempt, Start, now
 from .repo import Repo, follow
-from .text import one_line
+from .text import one_line, printable
 
 _LIMIT = 16 << 20
 
@@ -30,7 +30,7 @@ class Imported:
 
     @property
     def sentence(self) -> str:
-        head = f"{self.file}: {self.id or 'refused: ' + (self.refused or '')}"
+        head = f"{one_line(self.file)}: {self.id or 'refused: ' + (self.refused or '')}"
         return "\n".join([head, *(f"  {note}" for note in self.notes)])
 
 
@@ -103,7 +103,7 @@ def _write(root: Path, file: Path, data: bytes, record: OldRecord) -> str:
         proposer=None,
         model=None,
         base_commit=None,
-        source=file.name,
+        source=printable(file.name),  # a name may be bytes that are no text
         started=record.stamp,
     )
     with history.begin(root, start) as opened:

@@ -20,7 +20,7 @@ from .proposers import Setback
 from .records import Evaluation
 from .reply import Proposal, ReplyError, parse
 from .slots import as_they_end
-from .text import one_line
+from .text import one_line, printable
 
 _GIVE_UP_AFTER = 3  # attempts in a row to which no model answered
 
@@ -78,7 +78,7 @@ def score_from(job: Job, name: str, folder: Path) -> Entry:
     with history.writing(job.root):
         tidy(job.root, job.repo, job.reporter.say)
         parent = _parent_of(history.read(job.root), name)
-        return keep_evaluation(job, folder, name, evaluation, "attempt", str(folder), parent)
+        return keep_evaluation(job, folder, name, evaluation, "attempt", printable(str(folder)), parent)
 
 
 def _results_in(folder: Path) -> Evaluation:

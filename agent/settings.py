@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import BadInput
-from .text import one_line
+from .text import one_line, printable
 
 DEFAULT_MODEL = "gpt-5"
 
@@ -54,8 +54,12 @@ class Settings(BaseModel):
 def load(root: Path, flags: dict[str, Any]) -> Settings:
     """The settings of a run under `root`; a flag that is None was not given."""
     given = {name: value for name, value in flags.items() if value is not None}
+    merged = _file(root / "agent.toml") | _environment() | given
+    for name, value in merged.items():
+        if isinstance(value, str) and printable(value) != value:
+            raise BadInput(f"the setting {name!r} holds {one_line(ascii(value), 60)}: write plain text")
     try:
-        return Settings.model_validate(_file(root / "agent.toml") | _environment() | given)
+        return Settings.model_validate(merged)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         name = ".".join(str(part) for part in first["loc"])

@@ -255,6 +255,14 @@ def test_a_second_run_is_refused_in_words_and_ctrl_c_ends_the_first(root: Path) 
     assert not subprocess.run(["pgrep", "-f", f"evaluator score {root}"], capture_output=True).stdout
 
 
+def test_a_model_name_that_is_no_text_leaves_no_entry(root: Path) -> None:
+    for given in (("--model", os.fsdecode(b"m\xff")), ("--model", "a\nb\x1b[31m")):
+        done = agent(root, "run", *given)
+        assert done.exit_code == 2
+        assert "the setting 'model'" in done.stderr
+    assert not (root / "history").exists()
+
+
 def test_settings_by_flag_environment_and_file_in_that_order(root: Path) -> None:
     (root / "agent.toml").write_text('protocol = "mad"\nseed = 3\n')
     agent(root, "score", "delta_net")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,15 @@ def test_a_file_that_is_no_record_is_refused_and_the_others_are_not(root: Path) 
     assert done["good"].id == "0000"
     missing = next(iter(import_files(root, [root / "nowhere.txt"], None, print)))
     assert missing.refused == "No such file or directory"
+
+
+def test_a_name_that_is_no_text_is_no_obstacle(root: Path) -> None:
+    file = root.parent / os.fsdecode(b"old \xff\n.txt")
+    file.write_text(record())
+    (done,) = import_files(root, [file], None, print)
+    assert done.id == "0000"
+    assert len(done.sentence.splitlines()) == 1
+    assert json.loads((root / "history" / "0000" / "attempt.json").read_text())["source"].startswith("old ")
 
 
 def test_a_folder_is_refused_and_the_files_after_it_are_not(root: Path) -> None:
