@@ -51,11 +51,14 @@ def rows(past: Past) -> list[Row]:
     """Every attempt in order; equal imported lines are one row that names all its sources."""
     found: list[Row] = []
     imported: dict[tuple[str, ...], int] = {}
+    lines = {entry.id: imported_lines(entry) for entry in past.entries if _is_imported(entry)}
+    told = {name for table in lines.values() for name, _ in table}
+    said = _successes(past)
     for entry in past.entries:
-        if entry.attempt is None or entry.attempt.kind != "imported":
+        if not _is_imported(entry):
             found.append(_row(entry))
             continue
-        for row in _imported(entry, past):
+        for row in _imported(entry, lines[entry.id], told, said):
             key = (row.name or "", *(repr(row.scores.get(column)) for column in COLUMNS))
             if key in imported:
                 earlier = found[imported[key]]
@@ -95,11 +98,12 @@ def _settings(entry: Entry) -> str | None:
     return f"{sum(task.settings_done for task in tasks)}/{sum(task.settings_total for task in tasks)}"
 
 
-def _imported(entry: Entry, past: Past) -> list[Row]:
+def _imported(
+    entry: Entry, lines: list[tuple[str, dict[str, float]]], told: set[str], said: dict[str, bool]
+) -> list[Row]:
     """The lines of an imported table, and its own name where no imported table has scores for it."""
-    lines = imported_lines(entry)
     own = entry.name
-    if own and not any(name == own for other in past.entries for name, _ in _lines_if_imported(other)):
+    if own and own not in told:
         lines = [*lines, (own, {})]
     return [
         Row(
@@ -107,7 +111,7 @@ def _imported(entry: Entry, past: Past) -> list[Row]:
             name or None,
             "imported",
             "imported",
-            _success_of(name, past),
+            said.get(name),
             "unknown",
             None,
             None,
@@ -123,18 +127,17 @@ def _imported(entry: Entry, past: Past) -> list[Row]:
     ]
 
 
-def _lines_if_imported(entry: Entry) -> list[tuple[str, dict[str, float]]]:
-    return imported_lines(entry) if entry.attempt and entry.attempt.kind == "imported" else []
+def _is_imported(entry: Entry) -> bool:
+    return entry.attempt is not None and entry.attempt.kind == "imported"
 
 
-def _success_of(name: str, past: Past) -> bool | None:
-    """What a record says of the proposal of that name; a line of a table alone says nothing."""
-    said = [
-        entry.attempt.success
-        for entry in past.entries
-        if entry.attempt and entry.attempt.kind == "imported" and entry.attempt.name == name and name
-    ]
-    return next((success for success in said if success is not None), None)
+def _successes(past: Past) -> dict[str, bool]:
+    """Name -> what the first record says of the proposal; a line of a table alone says nothing."""
+    found: dict[str, bool] = {}
+    for entry in past.entries:
+        if _is_imported(entry) and entry.attempt and entry.attempt.name and entry.attempt.success is not None:
+            found.setdefault(entry.attempt.name, entry.attempt.success)
+    return found
 
 
 def imported_lines(entry: Entry) -> list[tuple[str, dict[str, float]]]:

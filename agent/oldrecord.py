@@ -227,11 +227,12 @@ def _known(name: str, values: dict[str, str], oddities: list[str]) -> dict[str, 
 def _distinct(lines: list[Line], oddities: list[str]) -> list[Line]:
     """Equal rows once; rows of one name with other values all, and told; so is what is missing."""
     kept: list[Line] = []
+    seen: dict[str, list[Line]] = {}
     for line in lines:
-        if line in kept:
+        if line in seen.get(line.name, ()):
             oddities.append(f"the row {one_line(line.name, 100)!r} stands there twice, with the same values")
             continue
-        if any(line.name == other.name for other in kept):
+        if line.name in seen:
             oddities.append(
                 f"the name {one_line(line.name, 100)!r} stands there with different values: both are kept"
             )
@@ -239,4 +240,5 @@ def _distinct(lines: list[Line], oddities: list[str]) -> list[Line]:
         if missing:
             oddities.append(f"the row {one_line(line.name, 100)!r} has no {', '.join(missing)}")
         kept.append(line)
+        seen.setdefault(line.name, []).append(line)
     return kept
