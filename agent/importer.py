@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from . import history, oldrecord
 from .compare import results_csv
 from .errors import BadInput
 from .files import read_bounded
-from .history import Past
 from .job import tidy
 from .listing import imported_lines
 from .oldrecord import OldRecord
@@ -40,32 +40,47 @@ def import_files(
     """One entry a file; a file that is no record, or is there already, is told and leaves none."""
     with history.writing(root):
         tidy(root, repo, say)
+        there = _There({}, {})
+        for entry in filter(_is_imported, history.read(root).entries):
+            there.add(entry)
         for file in files:
             try:
-                imported = _import(root, file)
+                imported = _import(root, file, there)
             except (BadInput, OSError) as error:
                 why = error.strerror if isinstance(error, OSError) else str(error)
                 if isinstance(error, OSError) and error.filename != str(file):
                     raise
                 imported = Imported(str(file), None, why, ())
             yield imported
-            for entry in history.read(root).entries:
-                if entry.id == imported.id:
-                    follow(repo, entry, say)
+            if imported.id is not None:
+                entry = history.load(root / "history" / imported.id)
+                there.add(entry)
+                follow(repo, entry, say)
 
 
-def _import(root: Path, file: Path) -> Imported:
+@dataclass(frozen=True)
+class _There:
+    """What earlier records hold, read once: the ID of each text, and the table of each entry."""
+
+    texts: dict[bytes, str]
+    tables: dict[str, dict[str, dict[str, float]]]
+
+    def add(self, entry: history.Entry) -> None:
+        data = read_bounded(entry.folder / "record.txt", _LIMIT + 1)
+        self.texts.setdefault(sha256(data).digest(), entry.id)
+        self.tables[entry.id] = dict(imported_lines(entry))
+
+
+def _import(root: Path, file: Path, there: _There) -> Imported:
     data = read_bounded(file, _LIMIT + 1)
     if len(data) > _LIMIT:
         raise BadInput(f"it is larger than {_LIMIT >> 20} MiB, which no record is")
-    past = history.read(root)
-    for entry in past.entries:
-        if _is_imported(entry) and read_bounded(entry.folder / "record.txt", _LIMIT + 1) == data:
-            return Imported(str(file), entry.id, None, (f"the same record is there already as {entry.id}",))
+    if same := there.texts.get(sha256(data).digest()):
+        return Imported(str(file), same, None, (f"the same record is there already as {same}",))
     record = oldrecord.parse(data)
     if record.is_empty:
         raise BadInput("it does not look like a record: no score table, no insights, no name")
-    notes = [*record.oddities, *_disagreements(record, past)]
+    notes = [*record.oddities, *_disagreements(record, there)]
     return Imported(str(file), _write(root, file, data, record), None, tuple(notes))
 
 
@@ -77,13 +92,12 @@ def _is_imported(entry: history.Entry) -> bool:
     )
 
 
-def _disagreements(record: OldRecord, past: Past) -> list[str]:
+def _disagreements(record: OldRecord, there: _There) -> list[str]:
     """Names to which another record gives other values: both are kept, and that is told."""
     told = []
-    for entry in filter(_is_imported, past.entries):
-        values = dict(imported_lines(entry))
+    for entry_id, values in there.tables.items():
         told += [
-            f"{one_line(line.name, 100)!r} has other values in {entry.id}: both are kept"
+            f"{one_line(line.name, 100)!r} has other values in {entry_id}: both are kept"
             for line in record.lines
             if line.name in values
             and values[line.name] != {column: float(text) for column, text in line.values.items()}
