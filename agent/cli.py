@@ -110,7 +110,8 @@ def list_(
         typer.echo(printable(text), nl=False)
         tell(notes)
     elif rows:
-        console().print(listing.table(rows))
+        out = console()
+        out.print(listing.table(rows, out.width))
     else:
         console().print("No attempts yet: `agent run` makes the first.")
 

@@ -15,6 +15,8 @@ from .history import Entry, Past
 from .records import COLUMNS, Score, Versus, mean_name, mean_score
 from .text import one_line
 
+_WIDE = 132  # columns; narrower, rich would leave out names and cut scores
+
 
 @dataclass(frozen=True)
 class Row:
@@ -164,8 +166,29 @@ def number(text: str | None) -> float | None:
     return value if abs(value) < float("inf") else None
 
 
-def table(shown: Sequence[Row]) -> Table:
-    """For a terminal."""
+def table(shown: Sequence[Row], width: int = 240) -> Table | Text:
+    """A line an attempt where there is room, else its words above its figures: no name and no score is cut off."""
+    return _grid(shown) if width >= _WIDE else _narrow(shown)
+
+
+def _narrow(shown: Sequence[Row]) -> Text:
+    """For 80 columns; a name that is longer goes on on the next line."""
+    titles = [*(column.rpartition(" ") for column in COLUMNS), ("mean", "", "of six")]
+    lines = [_figures([top for top, _, _ in titles]), _figures([last for _, _, last in titles])]
+    for row in shown:
+        beside = f"{row.versus_parent} against {row.parent}" if row.success else f"child of {row.parent}"
+        words = (row.name or "(no name)", row.status, row.protocol or _in_records(row), beside if row.parent else "")
+        lines.append(f"{row.id}  {one_line(', '.join(word for word in words if word), 400)}")
+        lines.append(_figures([*(cell(row.scores.get(column)) for column in COLUMNS), _mean(row)]))
+    return Text("\n".join(line for line in lines if line))
+
+
+def _figures(cells: Sequence[str]) -> str:
+    widths = (14, 9, 8, 10, 8, 11, 15)
+    return "".join(f"{text:>{width}}" for text, width in zip(cells, widths, strict=True)).rstrip()
+
+
+def _grid(shown: Sequence[Row]) -> Table:
     grid = Table(box=None, pad_edge=False, header_style="bold")
     grid.add_column("id", no_wrap=True)
     grid.add_column("name", overflow="fold", min_width=16)

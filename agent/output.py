@@ -39,7 +39,7 @@ def print_done(out: Console, root: Path, done: list[Entry]) -> None:
         return
     ids = {entry.id for entry in done}
     out.print()
-    out.print(listing.table([row for row in listing.rows(history.read(root)) if row.id in ids]))
+    out.print(listing.table([row for row in listing.rows(history.read(root)) if row.id in ids], out.width))
     where = escape(str(root / "history"))
     out.print(f"\nRead on: `agent show {done[-1].id}`, `agent list`; the files are in {where}")
 

@@ -1,11 +1,13 @@
 """Old records: what is there is kept as it stands, what is missing or odd is told, and nothing is made up."""
 
 import csv
+import io
 import json
 import os
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from agent import history, listing
 from agent.importer import Imported, import_files
@@ -165,6 +167,17 @@ def test_a_file_that_is_no_record_is_refused_and_the_others_are_not(root: Path) 
     assert done["good"].id == "0000"
     missing = next(iter(import_files(root, [root / "nowhere.txt"], None, print)))
     assert missing.refused == "No such file or directory"
+
+
+def test_a_narrow_terminal_shows_every_name_and_score_in_full(root: Path) -> None:
+    bring(root, one=record(PLAIN, "1  " + "long_" * 12 + "net  0.42  0.91  0.25  0.43  0.88  0.87"))
+    narrow = Console(width=80, file=io.StringIO())
+    narrow.print(listing.table(listing.rows(history.read(root)), narrow.width))
+    shown = narrow.file.getvalue()
+    assert "0000  plain_net, imported" in shown
+    assert "long_" * 12 + "net" in shown.replace("\n", "")
+    assert all(score in shown for score in ("0.4100", "0.9900", "0.1500", "0.3300", "0.9800", "0.9700"))
+    assert "…" not in shown
 
 
 def test_a_name_that_is_no_text_is_no_obstacle(root: Path) -> None:
