@@ -30,7 +30,7 @@ class Settings(BaseModel):
     seed: int = Field(0, ge=0, lt=2**31)
     tries: int = Field(3, ge=1, le=20)
     commit: bool = True
-    answer_seconds: float = Field(600, gt=0)  # for one exchange with a model, its retries included
+    answer_seconds: float = Field(600, gt=0, le=86_400)  # for one exchange with a model, its retries included
     retries: int = Field(3, ge=0, le=10)  # of one exchange, by the client
     price_input: float | None = Field(None, ge=0)  # per million tokens; without it no cost is recorded
     price_output: float | None = Field(None, ge=0)

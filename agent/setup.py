@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from rich.console import Console
 
@@ -90,15 +91,22 @@ def repo_for(root: Path, settings: Settings, say: Callable[[str], None]) -> Repo
 
 
 def _model(settings: Settings) -> Model:
-    if settings.server and not re.match(r"https?://[^/\s]+", settings.server):
+    if settings.server and not re.match(r"https?://[^/\s]+", settings.server, re.IGNORECASE):
         raise BadInput(f"--base-url {one_line(settings.server, 100)}: an address begins with http:// or https:// and a host")
+    from httpx2 import InvalidURL
+
     from .llm import OpenAIModel, Prices  # imports openai, which takes longer than a whole `agent list`
 
-    return OpenAIModel(
-        settings.model,
-        key=settings.key,
-        base_url=settings.server,
-        deadline=settings.answer_seconds,
-        retries=settings.retries,
-        prices=Prices(settings.price_input, settings.price_output),
-    )
+    try:
+        (urlsplit(settings.server or "").hostname or "").encode("idna")
+        return OpenAIModel(
+            settings.model,
+            key=settings.key,
+            base_url=settings.server,
+            deadline=settings.answer_seconds,
+            retries=settings.retries,
+            prices=Prices(settings.price_input, settings.price_output),
+        )
+    except (InvalidURL, ValueError) as error:
+        why = one_line(str(error), 100)
+        raise BadInput(f"--base-url {one_line(settings.server or '', 100)} is no address: {why}") from None

@@ -255,6 +255,20 @@ def test_a_second_run_is_refused_in_words_and_ctrl_c_ends_the_first(root: Path) 
     assert not subprocess.run(["pgrep", "-f", f"evaluator score {root}"], capture_output=True).stdout
 
 
+@pytest.mark.parametrize("url", ["http://[::1", "http://h:abc/v1", "http://a..b/", "http://" + "a" * 70 + ".de"])
+def test_an_address_that_is_none_is_a_sentence_before_anything_is_made(root: Path, url: str) -> None:
+    done = agent(root, "run", "--base-url", url)
+    assert done.exit_code == 2
+    assert "base" in done.stderr
+    assert not (root / "history").exists()
+
+
+def test_a_deadline_beyond_a_day_is_refused(root: Path) -> None:
+    done = agent(root, "run", "--base-url", "http://127.0.0.1:9/v1", AGENT_ANSWER_SECONDS="1e300")
+    assert done.exit_code == 2
+    assert "'answer_seconds'" in done.stderr
+
+
 def test_a_model_name_that_is_no_text_leaves_no_entry(root: Path) -> None:
     for given in (("--model", os.fsdecode(b"m\xff")), ("--model", "a\nb\x1b[31m")):
         done = agent(root, "run", *given)
