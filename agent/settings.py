@@ -8,9 +8,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import BadInput
+from .files import read_bounded
 from .text import one_line, printable
 
 DEFAULT_MODEL = "gpt-5"
+_LARGEST = 1 << 20  # bytes of agent.toml
 
 
 class Settings(BaseModel):
@@ -75,8 +77,10 @@ def _environment() -> dict[str, str]:
 
 def _file(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_bounded(path, _LARGEST).decode("utf-8-sig"))
     except FileNotFoundError:
         return {}
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"{path} is no TOML: {one_line(str(error))}") from None

@@ -289,6 +289,17 @@ def test_settings_by_flag_environment_and_file_in_that_order(root: Path) -> None
     assert "'protokol'" in done.stderr
     (root / "agent.toml").write_text("no toml")
     assert "is no TOML" in agent(root, "score", "delta_net").stderr
+    (root / "agent.toml").write_bytes(b'\xef\xbb\xbfprotocol = "fast"\r\n')
+    assert agent(root, "list").exit_code == agent(root, "score", "delta_net").exit_code == 0
+
+
+def test_an_agent_toml_that_is_no_file_is_a_sentence(root: Path) -> None:
+    file = root / "agent.toml"
+    for make in (file.mkdir, lambda: file.symlink_to("agent.toml"), lambda: os.mkfifo(file), lambda: file.symlink_to("/dev/zero")):
+        make()
+        done = agent(root, "score", "delta_net")
+        assert (done.exit_code, done.stderr.count("cannot be read")) == (2, 1)
+        file.rmdir() if file.is_dir() else file.unlink()
 
 
 def test_manual_takes_the_answer_from_a_file(root: Path) -> None:
