@@ -151,7 +151,8 @@ def replay(
     """Train a stored variant again: is the result the same?
 
     Same means bit for bit on the device and versions of the record, and within three sigma on others. Exit
-    status 1: it is not the same. No record is changed.
+    status 1: it is not the same, or the variant's source is no longer the one that was recorded. No record is
+    changed.
     """
     entry = _past(root).find(entry_id)
     recorded = replaying.recorded_evaluation(entry)

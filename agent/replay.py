@@ -44,8 +44,13 @@ class Replay:
 
     @property
     def verdict(self) -> Verdict:
-        """Same, bit for bit, where nothing changed; else within three sigma over seeds, or not."""
+        """Same, bit for bit, where nothing changed; else within three sigma over seeds, or not.
+
+        Another protocol, or another source under the same name, says nothing of the record.
+        """
         if self.recorded.fingerprint != self.new.fingerprint:
+            return "not comparable"
+        if self.recorded.variant.digest != self.new.variant.digest:
             return "not comparable"
         if self.recorded.settings == self.new.settings:
             return "same"

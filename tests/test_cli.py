@@ -196,11 +196,13 @@ def test_replay_says_whether_it_is_the_same(scored: Path) -> None:
     (_, row) = document(agent(scored, "list", "--json"))  # type: ignore[misc]
     assert (row["kind"], row["status"]) == ("replay", "scored")
     naive = scored / "variants" / "delta_net" / "naive.py"
-    naive.write_text(BASELINE + "# stub: score=0.9\n")
-    done = agent(scored, "replay", "0000")
-    assert done.exit_code == 1
-    assert "source" in done.stderr
-    assert done.stdout.splitlines()[-1] == "0000 delta_net: differs"
+    recorded = json.loads((scored / "history" / "0000" / "evaluation.json").read_text())
+    for edit in ("# stub: score=0.9\n", f"# stub: score={recorded['scores']['Compress']}\n"):
+        naive.write_text(BASELINE + edit)
+        done = agent(scored, "replay", "0000")
+        assert done.exit_code == 1
+        assert "source" in done.stderr
+        assert done.stdout.splitlines()[-1] == "0000 delta_net: not comparable"
 
 
 def test_a_replay_of_a_part_repeats_exactly_the_settings_of_the_record(scored: Path) -> None:
