@@ -154,8 +154,13 @@ def failures(past: Past) -> list[Told]:
             one_line(f"{entry.status}: {entry.attempt.error}"),
         )
         for entry in past.entries
-        if entry.attempt and entry.status.endswith("-failed")
+        if entry.attempt and entry.status.endswith("-failed") and not _unanswered(entry)
     ][-_FAILURES:]
+
+
+def _unanswered(entry: Entry) -> bool:
+    """A server that was down teaches nothing about operators, and would crowd out what does."""
+    return entry.status == "reply-failed" and not (entry.folder / "proposal.md").exists()
 
 
 def tried(past: Past) -> frozenset[str]:

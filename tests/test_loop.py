@@ -176,6 +176,14 @@ def test_a_brief_shows_the_past_as_data(root: Path, make_job: MakeJob) -> None:
     assert "- Noisy Recall: the same with pairs of noise in between." in prompt
 
 
+def test_a_server_that_was_down_is_no_failure_to_learn_from(root: Path, make_job: MakeJob) -> None:
+    job = make_job([reply("bad", mark="reject"), *[LLMError("the server is down")] * 2, reply("good")], tries=1)
+    list(loop.run(job, 4))
+    past = history.read(root)
+    assert [entry.status for entry in past.entries].count("reply-failed") == 2
+    assert [told.name for told in policy.failures(past)] == ["bad"]
+
+
 def test_a_parent_is_mostly_one_of_the_best_and_not_always_the_same(root: Path, make_job: MakeJob) -> None:
     for name, score in (("low", 0.1), ("middle", 0.5), ("high", 0.9)):
         store(root, name, BASELINE + f"# stub: score={score}\n")
