@@ -7,11 +7,12 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import httpx2
 import openai
 from openai.types.chat import ChatCompletionMessageParam
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from .exchange import Answer, LLMError, Message
 from .text import one_line, scrub
@@ -23,9 +24,18 @@ class _Broken(openai.OpenAIError):
     """Of OpenAI's family, because that is what its client lets through without another try."""
 
 
+def _count(value: object) -> int | None:
+    """A number of tokens, None for whatever else a server writes there: an answer is not lost over its bill."""
+    whole = value if isinstance(value, int) and not isinstance(value, bool) else None
+    return whole if whole is not None and 0 <= whole < 10**12 else None
+
+
+_Count = Annotated[int | None, BeforeValidator(_count)]
+
+
 class _Usage(BaseModel):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    prompt_tokens: _Count = None
+    completion_tokens: _Count = None
 
 
 class _Message(BaseModel):
@@ -40,7 +50,7 @@ class _Choice(BaseModel):
 
 class _Completion(BaseModel):
     choices: list[_Choice] | None = None
-    usage: _Usage | None = None
+    usage: Annotated[_Usage | None, BeforeValidator(lambda value: value if isinstance(value, dict) else None)] = None
     error: object = None
 
 

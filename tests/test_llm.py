@@ -52,6 +52,16 @@ def test_an_answer_with_tokens_and_cost(httpserver: HTTPServer) -> None:
     assert request.headers["Accept-Encoding"] == "identity"
 
 
+@pytest.mark.parametrize(
+    "usage", ["[1]", '"none"', '{"prompt_tokens": "many"}', '{"prompt_tokens": 1.5}', '{"prompt_tokens": -5}',
+              '{"prompt_tokens": 1' + "0" * 30 + "}", '{"prompt_tokens": true}'])  # fmt: skip
+def test_an_answer_is_not_lost_over_its_usage(httpserver: HTTPServer, usage: str) -> None:
+    body = json.dumps({"choices": [{"message": {"content": "text"}}]})[:-1] + f', "usage": {usage}}}'
+    httpserver.expect_request(PATH).respond_with_data(body, content_type="application/json")
+    answer = model(httpserver)(MESSAGES)
+    assert (answer.text, answer.input_tokens, answer.cost) == ("text", None, None)
+
+
 def test_no_price_no_cost(httpserver: HTTPServer) -> None:
     httpserver.expect_request(PATH).respond_with_json(completion())
     assert model(httpserver)(MESSAGES).cost is None
