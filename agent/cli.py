@@ -102,16 +102,19 @@ def list_(
         raise BadInput("--json and --csv: choose one of them")
     past = _past(root)
     past = past.until(at) if at else past
-    rows = [row for row in listing.rows(past) if protocol in (None, row.protocol)]
+    found = listing.rows(past)
+    rows = [row for row in found if protocol in (None, row.protocol)]
     if json_:
         print_json([row.as_json() for row in rows])
     elif csv:
-        text, notes = listing.csv_table(rows, protocol)
+        text, notes = listing.csv_table(found, protocol)
         typer.echo(printable(text), nl=False)
         tell(notes)
     elif rows:
         out = console()
         out.print(listing.table(rows, out.width))
+    elif found:
+        say(f"nothing was tried under {protocol} yet; {len(found)} row(s) of other protocols are left out")
     else:
         console().print("No attempts yet: `agent run` makes the first.")
 

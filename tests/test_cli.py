@@ -188,6 +188,15 @@ def test_a_rejection_is_one_json_document_too(root: Path) -> None:
     assert document(agent(root, "check", "0000", "--json"))["verdict"] == "reject"  # type: ignore[index]
 
 
+def test_a_protocol_under_which_nothing_is_scored_is_told(scored: Path) -> None:
+    empty = agent(scored, "list", "--protocol", "mad")
+    assert (empty.exit_code, empty.stdout) == (0, "")
+    assert "1 row(s) of other protocols" in empty.stderr
+    table = agent(scored, "list", "--csv", "--protocol", "mad")
+    assert (table.exit_code, table.stdout) == (2, "")
+    assert "nothing is scored under mad" in table.stderr
+
+
 def test_replay_says_whether_it_is_the_same(scored: Path) -> None:
     done = agent(scored, "replay", "0000", "--json")
     assert (done.exit_code, document(done)["verdict"]) == (0, "same")  # type: ignore[index]
