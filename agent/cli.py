@@ -1,6 +1,8 @@
 """The command line: `agent run`, `list`, `show`, `replay`, `score`, `check`, `import`."""
 
+import sys
 from contextlib import closing
+from io import TextIOWrapper
 from pathlib import Path
 
 import typer
@@ -32,6 +34,9 @@ _HERE = Path()
 
 def main() -> None:
     """The entry point `agent`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal that is not UTF-8 shows a question mark, no traceback
+            stream.reconfigure(errors="replace")
     app(prog_name="agent")
 
 

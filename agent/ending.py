@@ -2,6 +2,7 @@
 
 import errno
 import json
+from contextlib import suppress
 from typing import Any
 
 import typer
@@ -57,5 +58,6 @@ def _print_error(sentence: str) -> None:
 def _end(sentence: str, status: int, wants_json: bool) -> None:
     typer.echo(f"agent: {printable(sentence)}", err=True)
     if wants_json:
-        _print_error(sentence)
+        with suppress(OSError):  # stdout may be what is full
+            _print_error(sentence)
     raise typer.Exit(status)

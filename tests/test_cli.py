@@ -197,6 +197,23 @@ def test_a_protocol_under_which_nothing_is_scored_is_told(scored: Path) -> None:
     assert "nothing is scored under mad" in table.stderr
 
 
+@pytest.mark.parametrize("arguments", [("list",), ("list", "--json"), ("show", "0000", "--json")])
+def test_a_full_stdout_is_a_sentence(scored: Path, arguments: tuple[str, ...]) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "agent", *arguments, "--root", str(scored)]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1)
+    assert "No space left" in done.stderr
+
+
+def test_a_terminal_that_is_not_utf_8_gets_what_it_can_show(scored: Path) -> None:
+    (scored / "history" / "0000" / "insight.md").write_text("• 记忆 A lesson.\n")
+    command = [sys.executable, "-m", "agent", "show", "0000", "--root", str(scored)]
+    done = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"? ?? A lesson." in done.stdout
+
+
 def test_replay_says_whether_it_is_the_same(scored: Path) -> None:
     done = agent(scored, "replay", "0000", "--json")
     assert (done.exit_code, document(done)["verdict"]) == (0, "same")  # type: ignore[index]
