@@ -3,6 +3,7 @@
 What is there is taken as it stands; what is missing, doubled or odd is told and never made up.
 """
 
+import csv
 import math
 import re
 from dataclasses import dataclass
@@ -116,7 +117,7 @@ def _labels(text: str, oddities: list[str]) -> tuple[str | None, bool | None, in
 def _last_label(word: str, text: str) -> re.Match[str] | None:
     found = list(
         re.finditer(
-            rf"^[ \t]*(?:#+[ \t]*|\*\*)?{word}(?:\*\*)?[ \t]*(?::[ \t]*([^\n]*))?$", text, re.MULTILINE
+            rf"^[ \t]*(?:#+[ \t]*|\*\*)?{word}(?:\*\*)?[ \t]*(?::(?:\*\*)?[ \t]*([^\n]*))?$", text, re.MULTILINE
         )
     )
     return found[-1] if found else None
@@ -138,7 +139,10 @@ def _table(lines: list[str], oddities: list[str]) -> list[Line]:
     commas = False
     for line in lines:
         commas = commas or (line.count(",") > 2 and _header(_spaced(line)) is not None)
-        line = _spaced(line) if commas else line
+        if line.lstrip().startswith("|"):
+            line = _unpiped(line)
+        elif commas:
+            line = _spaced(line)
         header = _header(line)
         if header is not None:
             columns = header
@@ -153,7 +157,19 @@ def _table(lines: list[str], oddities: list[str]) -> list[Line]:
 
 def _spaced(line: str) -> str:
     """A line of comma-separated values as one of the printed form."""
-    return re.sub(r",(?=,|$)", ",NaN", line).replace(",", "  ")
+    try:
+        first, *others = next(csv.reader([line]), []) or [line]
+    except csv.Error:  # a cell without end is none of a table
+        return line
+    return "  ".join([first, *(cell or "NaN" for cell in others)])
+
+
+def _unpiped(line: str) -> str:
+    """A line of a Markdown table as one of the printed form; the rule under its header as an empty one."""
+    if not line.strip(" \t|:-"):
+        return ""
+    first, *others = (cell.strip() for cell in line.strip().removeprefix("|").removesuffix("|").split("|"))
+    return "  ".join([first, *(cell or "NaN" for cell in others)])
 
 
 def _name_strangers(columns: list[str], oddities: list[str]) -> None:
@@ -161,6 +177,9 @@ def _name_strangers(columns: list[str], oddities: list[str]) -> None:
     if strangers:
         names = ", ".join(one_line(name, 40) for name in strangers)
         oddities.append(f"columns that are none of the six stay in record.txt alone: {names}")
+    twice = [column for column in COLUMNS if columns.count(column) > 1]
+    if twice:
+        oddities.append(f"columns that stand there twice, of which the last is kept: {', '.join(twice)}")
 
 
 def _header(line: str) -> list[str] | None:
@@ -212,9 +231,12 @@ def _known(name: str, values: dict[str, str], oddities: list[str]) -> dict[str, 
     """The numbers among the values, each as printed; one that can't be a score stays and is told."""
     known = {}
     for column, text in values.items():
-        if column not in COLUMNS or text in _ABSENT or not math.isfinite(float(text)):
+        if column not in COLUMNS or text in _ABSENT or math.isnan(float(text)):
             continue
         where = f"the row {one_line(name, 100)!r} has {one_line(text, 40)!r} as {column}"
+        if math.isinf(float(text)):
+            oddities.append(f"{where}, which is no finite number: it stays in record.txt alone")
+            continue
         if not _NUMBER.fullmatch(text):
             oddities.append(f"{where}, which is no plain number: it stays in record.txt alone")
             continue

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from agent import history, listing
 from agent.importer import Imported, import_files
-from agent.oldrecord import decode, parse
+from agent.oldrecord import Line, decode, parse
 from agent.records import COLUMNS
 
 HEADER = "Unnamed: 0  Compress  Context Recall  Fuzzy Recall  Memorize  Noisy Recall  Selective Copy"
@@ -71,6 +71,8 @@ def test_a_table_wrapped_by_its_printer_is_joined() -> None:
         (record(" ", header=" "), "there is no score table"),
         (record(PLAIN.replace("0.410000", "1.500000")), "the row 'plain_net' has '1.500000' as Compress, which is outside of 0 to 1: kept as it stands"),
         (record(PLAIN.replace("0.410000", "-0.41000")), "the row 'plain_net' has '-0.41000' as Compress, which is outside of 0 to 1: kept as it stands"),
+        (record(PLAIN.replace("0.410000", "1e400")), "the row 'plain_net' has '1e400' as Compress, which is no finite number: it stays in record.txt alone"),
+        (record(PLAIN + "  1.0", header=HEADER + "  Compress"), "columns that stand there twice, of which the last is kept: Compress"),
         (record(PLAIN.replace("0.410000", "1_0")), "the row 'plain_net' has '1_0' as Compress, which is no plain number: it stays in record.txt alone"),
         (record(PLAIN.replace("0.410000", "\u0661")), "the row 'plain_net' has '\u0661' as Compress, which is no plain number: it stays in record.txt alone"),
     ],
@@ -98,6 +100,28 @@ def test_an_encoding_that_had_to_be_guessed_is_told() -> None:
 def test_a_label_on_one_line_and_names_letter_for_letter() -> None:
     found = parse((record(name=None, success=None) + "\nName: Ünïcode  name\nSuccess: False\n").encode())
     assert (found.name, found.success) == ("Ünïcode  name", False)
+
+
+def test_a_label_in_bold() -> None:
+    found = parse((record(name=None, success=None) + "\n**Name:** wider_net\n**Success:** true\n").encode())
+    assert (found.name, found.success) == ("wider_net", True)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        ',"Compress","Context Recall","Fuzzy Recall","Memorize","Noisy Recall","Selective Copy"\n'
+        '0,"a, b net",0.4,0.9,0.1,,0.9,0.9\n',
+        "| name | Compress | Context Recall | Fuzzy Recall | Memorize | Noisy Recall | Selective Copy |\n"
+        "|:---|---:|---|---|---|---|---|\n| a, b net | 0.4 | 0.9 | 0.1 |  | 0.9 | 0.9 |\n",
+    ],
+)
+def test_a_table_with_quotes_or_in_markdown(table: str) -> None:
+    found = parse(table.encode())
+    assert found.lines == (Line("a, b net", {
+        "Compress": "0.4", "Context Recall": "0.9", "Fuzzy Recall": "0.1", "Noisy Recall": "0.9", "Selective Copy": "0.9"}),)  # fmt: skip
+    assert "the row 'a, b net' has no Memorize" in found.oddities
+    assert not any("not understood" in oddity for oddity in found.oddities)
 
 
 def test_comma_separated_values() -> None:
