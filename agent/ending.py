@@ -23,6 +23,10 @@ _OF_THE_MACHINE = {
     errno.ENOMEM,
     errno.ENFILE,
     errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
     errno.EXDEV,
 }
 

@@ -214,6 +214,16 @@ def test_a_terminal_that_is_not_utf_8_gets_what_it_can_show(scored: Path) -> Non
     assert b"? ?? A lesson." in done.stdout
 
 
+@pytest.mark.parametrize("place", ["history", "history/.lock", "variants/delta_net/naive.py"])
+def test_a_folder_for_a_file_or_a_file_for_a_folder_is_a_sentence(root: Path, place: str) -> None:
+    path = root / place
+    path.unlink(missing_ok=True)
+    path.touch() if place == "history" else path.mkdir(parents=True)
+    done = agent(root, "score", "delta_net")
+    assert done.exit_code == 3
+    assert place in done.stderr
+
+
 def test_replay_says_whether_it_is_the_same(scored: Path) -> None:
     done = agent(scored, "replay", "0000", "--json")
     assert (done.exit_code, document(done)["verdict"]) == (0, "same")  # type: ignore[index]
