@@ -38,7 +38,10 @@ def run(job: Job, iterations: int) -> Generator[Entry, None, None]:
     with history.writing(job.root):
         tidy(job.root, job.repo, job.reporter.say)
         yield from _finish_interrupted(job)
-        if not policy.parents(job.root, history.read(job.root), job.protocol):
+        past = history.read(job.root)
+        for sentence in policy.edited(job.root, past, job.protocol):
+            job.reporter.say(sentence)
+        if not policy.parents(job.root, past, job.protocol):
             yield _baseline(job)
         yield from _attempts(job, iterations)
 

@@ -91,12 +91,29 @@ def seed_of(*parts: object) -> int:
 
 def parents(root: Path, past: Past, protocol: ProtocolInfo) -> list[Entry]:
     """The latest complete score of each stored variant, best first; other fingerprints do not count."""
-    stored = variants.names(root)
-    latest = {
-        entry.name: entry for entry in scored(past, protocol.fingerprint) if entry.mad_score is not None
-    }
-    usable = [entry for entry in latest.values() if entry.name in stored]
+    usable = [entry for entry in _complete(root, past, protocol) if not _edited(root, entry)]
     return sorted(usable, key=lambda entry: -(entry.mad_score or 0.0))
+
+
+def edited(root: Path, past: Past, protocol: ProtocolInfo) -> list[str]:
+    """A sentence for each whose source is another now: a child of it can't be compared with what was scored."""
+    return [
+        f"variants/{entry.name} was edited since {entry.id} scored it: it has no children until "
+        f"`agent score {entry.name} --protocol {protocol.name}` has scored it again"
+        for entry in _complete(root, past, protocol)
+        if _edited(root, entry)
+    ]
+
+
+def _complete(root: Path, past: Past, protocol: ProtocolInfo) -> list[Entry]:
+    stored, found = variants.names(root), scored(past, protocol.fingerprint)
+    latest = {entry.name: entry for entry in found if entry.mad_score is not None}
+    return [entry for entry in latest.values() if entry.name in stored]
+
+
+def _edited(root: Path, entry: Entry) -> bool:
+    then = entry.evaluation.variant.digest if entry.evaluation else None
+    return variants.digest(root, entry.name or "") != then
 
 
 def choose(candidates: Sequence[Entry], past: Past, rng: random.Random) -> Entry:

@@ -1,5 +1,6 @@
 """variants/: the stored operators, each a folder of source files that gets there and back by one rename."""
 
+import hashlib
 import os
 import re
 import shutil
@@ -39,6 +40,18 @@ def sources(folder: Path) -> dict[str, str]:
     if "naive.py" not in found:
         raise BadInput(f"{folder} is no variant: it holds no naive.py")
     return found
+
+
+def digest(root: Path, name: str) -> str | None:
+    """sha256 over the names and texts of a variant's files, as evaluation.json has it; None where it can't be read."""
+    total = hashlib.sha256()
+    try:
+        for form, text in sorted(sources(folder_of(root, name)).items()):
+            data = text.encode()
+            total.update(f"{form} {len(data)}\n".encode() + data)
+    except (BadInput, OSError):
+        return None
+    return total.hexdigest()
 
 
 def draft(entry: Path, files: dict[str, str]) -> Path:

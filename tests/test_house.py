@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from agent import variants
 from agent.records import COLUMNS
-from evaluator.operator import MAX_NAME, RESERVED
+from evaluator import source
+from evaluator.operator import MAX_NAME, RESERVED, read_sources
 
 PROJECT = Path(__file__).parent.parent
 AGENT = {"jinja2", "openai", "httpx2", "pydantic", "rapidfuzz", "rich", "scipy", "typer"}
@@ -103,3 +105,10 @@ def test_the_contract_names_every_word_that_no_declaration_may_have() -> None:
     declared = next(part for part in contract.split("\n\n") if part.startswith("A declared name"))
     assert all(f"`{word}`" in declared for word in RESERVED)
     assert f"at most {MAX_NAME} characters" in declared
+
+
+@pytest.mark.parametrize("name", ["delta_net", "gla"])
+def test_agent_and_evaluator_mean_the_same_source(name: str) -> None:
+    theirs = source.digest(read_sources(PROJECT / "variants" / name))
+    assert variants.digest(PROJECT, name) == theirs
+    assert variants.digest(PROJECT, "../history") is None

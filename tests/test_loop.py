@@ -160,6 +160,22 @@ def test_what_was_interrupted_under_other_settings_is_passed_over_and_frees_its_
     assert (root / "history" / "0001" / "variant" / "naive.py").exists()
 
 
+def test_a_parent_that_was_edited_since_it_was_scored_is_scored_again_first(
+    root: Path, make_job: MakeJob, said: Callable[[], str]
+) -> None:
+    job = make_job(_prompted(root, Script([reply("child"), reply("other")])))
+    list(loop.run(job, 1))
+    for name in ("delta_net", "child"):
+        with (root / "variants" / name / "naive.py").open("a") as file:
+            file.write("# mine\n")
+    entries = list(loop.run(job, 1))
+    assert [(entry.name, entry.attempt.parent) for entry in entries if entry.attempt] == [
+        ("delta_net", None), ("other", "delta_net")]  # fmt: skip
+    told = [line for line in said().splitlines() if "was edited since" in line]
+    assert [line.split()[0] for line in told] == ["variants/delta_net", "variants/child"]
+    assert "`agent score child --protocol smoke`" in told[1]
+
+
 def test_a_brief_shows_the_past_as_data(root: Path, make_job: MakeJob) -> None:
     script = Script([reply("child", mark="train-failed"), reply("other")])
     job = make_job(_prompted(root, script))
