@@ -113,6 +113,14 @@ def test_an_operator_that_mixes_precisions_has_the_rank_of_its_state(pair):
     assert asked(BY_GATE["state"], pair, read_sources(ATTACKS / "honest" / "counts_tokens.py")) is None
 
 
+def test_a_recurrent_state_can_hide_nothing(pair):
+    text = (ROOT / "variants" / "delta_net" / "naive.py").read_text()
+    plain, hidden = "else state\n", 'else state["past"]()\n'
+    assert text.count(plain) == 1
+    text = text.replace(plain, hidden).replace("squeeze(-2).to(q_t.dtype), S", 'squeeze(-2).to(q_t.dtype), {"past": lambda: S}')
+    assert "holds a function, not tensors" in asked(BY_GATE["recurrence"], pair, {"naive": text})
+
+
 def test_the_same_verdict_with_every_seed(pair):
     naive = read_sources(ROOT / "variants" / "delta_net")
     tiny = read_sources(ATTACKS / "op" / "chunk_end_peeks.py")
