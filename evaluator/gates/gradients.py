@@ -143,11 +143,11 @@ def derivative(operator: OperatorProcess, probe: Probe) -> None:
 
 
 def _checks(operator: OperatorProcess, probe: Probe) -> list[Check]:
-    """Along one direction of each input and three of all, and one of all at the trainer's own heads."""
+    """Along one direction of each input and three of all, and one of each at the trainer's own heads."""
     dtype = torch.float64 if _takes_float64(operator, probe) else torch.float32
     return [
         *_checks_at(operator, probe, 16, dtype, lambda names: [[name] for name in names] + [names] * 3),
-        *_checks_at(operator, probe, probe.head_dim, dtype, lambda names: [names]),
+        *_checks_at(operator, probe, probe.head_dim, dtype, lambda names: [[name] for name in names]),
     ]
 
 

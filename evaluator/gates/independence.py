@@ -265,9 +265,9 @@ def _rows(operator: OperatorProcess, probe: Probe, B: int, T: int) -> None:
 
 def heads(operator: OperatorProcess, probe: Probe) -> None:
     """A head's output does not depend on the other heads."""
-    for H in (probe.num_heads, 4):
+    for H, dtype in ((probe.num_heads, probe.dtype), (4, probe.dtype), (probe.num_heads, torch.bfloat16)):
         T = probe.randint(34, 90)
-        x = probe.inputs(operator, 2, T, heads=H, K=probe.head_dim if probe.num_heads == H else 16)
+        x = probe.inputs(operator, 2, T, heads=H, K=probe.head_dim if probe.num_heads == H else 16, dtype=dtype)
         o = operator.forward(x, chunk_size=probe.chunk_size)
         keep = probe.randint(0, H - 1)
         mask = (torch.arange(H) != keep)[None, :, None].expand(2, H, T)
@@ -280,7 +280,7 @@ def heads(operator: OperatorProcess, probe: Probe) -> None:
 def memory(operator: OperatorProcess, probe: Probe) -> None:
     """The same call gives the same answer: at once, after hundreds of calls, in another process; inputs are only read."""
     H, D, C = probe.num_heads, probe.head_dim, probe.chunk_size
-    T = probe.randint(40, 100)
+    T = probe.randint(230, 420)
     x = probe.inputs(operator, 2, T)
     o, untouched = operator.forward_and_inputs(x, chunk_size=C, grad=False)
     written = [n for n in x if not torch.equal(x[n], untouched[n])]
