@@ -73,7 +73,8 @@ def recurrence(header: wire.Header, tensors: Tensors, operator: Loaded, send: Se
 def _unroll(step: Callable[..., Any], inputs: Tensors, per_token: set[str]) -> tuple[Tensor, list[int]]:
     state, outputs, sizes = None, [], []
     for t in range(inputs["q"].shape[2]):
-        now = {name: x[:, :, t] if name in per_token else x for name, x in inputs.items()}
+        # Copies, here and of the state: a view would show the rest of what it is a view of.
+        now = {name: x[:, :, t].clone() if name in per_token else x for name, x in inputs.items()}
         q, k, v, beta = (now.pop(name) for name in STANDARD)
         result = step(q, k, v, beta, state, **now)
         if not isinstance(result, tuple) or len(result) != 2:
@@ -82,6 +83,7 @@ def _unroll(step: Callable[..., Any], inputs: Tensors, per_token: set[str]) -> t
         if type(o) is not Tensor or o.shape != v.shape:
             raise BadOutput(f"recurrence returns o_t of shape {shape(o)}, not {list(v.shape)}")
         outputs.append(o)
+        state = _copied(state)
         sizes.append(_numbers(state))
     return torch.stack(outputs, 2), sizes
 
@@ -139,6 +141,20 @@ def _with_history(inputs: Tensors) -> Tensors:
 
 def _to_device(tensors: Tensors, operator: Loaded) -> Tensors:
     return {name: x.to(operator.device) for name, x in tensors.items()}
+
+
+def _copied(state: object) -> Any:
+    """The state with tensors of its own; anything but tensors and numbers could hide more than is counted."""
+    if isinstance(state, Tensor):
+        return state.clone()
+    if state is None or isinstance(state, bool | float) or (isinstance(state, int) and abs(state) < 1 << 31):
+        return state
+    if isinstance(state, dict):
+        return {name: _copied(part) for name, part in state.items()}
+    if isinstance(state, list | tuple):
+        parts = [_copied(part) for part in state]
+        return parts if isinstance(state, list) else tuple.__new__(type(state), parts)
+    raise BadOutput(f"the state of recurrence holds a {type(state).__name__}, not tensors and numbers alone")
 
 
 def _numbers(state: object) -> int:

@@ -201,20 +201,24 @@ def gates_on_device(
 ) -> tuple[Gate, ...]:
     """Causal, rows and memory once more on the training device, at the trainer's exact (batch, length) and dtype.
 
+    There the operator must also be the function that the check has seen, on a CPU, in float32 and in small batches.
+
     Meant before training, and again after it: a counter or a clock that the first check missed has run by then.
     """
     rng = torch.Generator().manual_seed(secrets.randbits(62) if seed is None else seed)
 
-    def start() -> OperatorProcess:
+    def start(form: str = form, device: str = device) -> OperatorProcess:
         return OperatorProcess(
             sources, form=form, device=device, walls=walls, timeout=timeout, num_heads=num_heads, head_dim=head_dim
         )
 
-    with start() as operator, start() as fresh:
+    with ExitStack() as stack:
+        operator, fresh = stack.enter_context(start()), stack.enter_context(start())
+        plain = fresh if device == "cpu" else stack.enter_context(start("naive", "cpu"))
         probe = Probe(rng, fresh, num_heads=num_heads, head_dim=head_dim, chunk_size=chunk_size, dtype=dtype)
         asked = [_ask(gate, operator, probe) for gate in gates.ON_DEVICE]
         for B, T in shapes:
-            gate = functools.partial(gates.exact, B=B, T=T)
+            gate = functools.partial(gates.exact, B=B, T=T, plain=plain)
             asked.append(_ask(gate, operator, probe, f"exact {B}x{T}"))
     return tuple(asked)
 

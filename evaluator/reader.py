@@ -2,6 +2,8 @@
 
 import ast
 import builtins
+import math
+import re
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -31,6 +33,7 @@ class Reader:
     def __init__(self, tree: ast.Module, form: str) -> None:
         self.tree, self.form = tree, form
         self.modules: dict[str, str] = {}  # local name -> the module it is
+        self.classes = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
         self.constants: set[str] = set()  # names bound at module level
         self.contexts: set[int] = set()  # nodes that name the ctx of an autograd function
         self.drawing: set[int] = set()  # nodes inside parameters(), where random numbers are born
@@ -52,6 +55,7 @@ class Reader:
             yield from self._top(statement)
         for node in ast.walk(self.tree):
             yield from self._node(node)
+        yield from self._twice_bound()
         yield from self._signature()
 
     # --- what stands at module level ---
@@ -104,8 +108,10 @@ class Reader:
         return False
 
     def _pure(self, func: ast.expr) -> bool:
-        dotted = self._dotted(func) or (func.id if isinstance(func, ast.Name) else "")
-        return dotted in PURE or dotted.startswith("math.") or dotted.startswith("typing.")
+        if isinstance(func, ast.Name):
+            return func.id in PURE and func.id not in self.bound
+        dotted = self._dotted(func) or ""
+        return dotted in PURE or dotted.startswith("math.")
 
     def _function(self, node: ast.FunctionDef) -> Iterator[Finding]:
         for decorator in node.decorator_list:
@@ -148,6 +154,12 @@ class Reader:
         every = {a.arg for a in [*args.args, *args.kwonlyargs]}
         if first != ["q", "k", "v", "beta"] or ("chunk_size" not in every and not args.kwarg):
             yield found[-1].lineno, "delta_rule must take (q, k, v, beta, *, chunk_size) and what the variant declares"
+
+    def _twice_bound(self) -> Iterator[Finding]:
+        """A module's name stands for that module everywhere, else the rules would be those of another one."""
+        for node, name, stands_for in _bindings(self.tree):
+            if name in self.modules and stands_for != self.modules[name]:
+                yield node.lineno, f"the module {name} bound to something else; choose another name"
 
     # --- what stands anywhere ---
 
@@ -197,10 +209,10 @@ class Reader:
     def _name(self, node: ast.Name) -> Iterator[Finding]:
         name = node.id
         if name in self.modules:
-            if not isinstance(node.ctx, ast.Load):
-                yield node.lineno, f"the module {name} bound to something else; choose another name"
-            elif id(node) not in self._bases:
+            if isinstance(node.ctx, ast.Load) and id(node) not in self._bases:
                 yield node.lineno, f"the module {name} used as a value; only its functions may be used"
+        elif name in self.classes and self._bases.get(id(node)) != "apply":
+            yield node.lineno, f"the class {name} used as a value, which could keep things between calls; only {name}.apply may be used"
         elif name.startswith("__") and name != "__all__":
             yield node.lineno, f"{name}; names with two leading underscores are not for variants"
         elif hasattr(builtins, name) and name not in BUILTINS:
@@ -209,14 +221,17 @@ class Reader:
             yield node.lineno, f"the unknown name {name}"
 
     @property
-    def _bases(self) -> set[int]:
+    def _bases(self) -> dict[int, str]:
+        """Nodes of which an attribute is taken, and which."""
         if not hasattr(self, "_base_ids"):
-            self._base_ids = {id(n.value) for n in ast.walk(self.tree) if isinstance(n, ast.Attribute)}
+            self._base_ids = {id(n.value): n.attr for n in ast.walk(self.tree) if isinstance(n, ast.Attribute)}
         return self._base_ids
 
     def _attribute(self, node: ast.Attribute) -> Iterator[Finding]:
         dotted = self._dotted(node)
         if dotted is None:
+            if node.attr in ("format", "format_map") and not _plain_format(node.value):
+                yield node.lineno, f"{node.attr}, whose text can name attributes; write an f-string"
             if node.attr.startswith("_") or node.attr in DENIED:
                 yield node.lineno, _no_attribute(node.attr)
             return
@@ -244,7 +259,7 @@ class Reader:
         if module in ("typing", "collections.abc"):
             return None if name[0].isupper() and name != "ForwardRef" else f"{where}; of {module} only types"
         if module == "math":
-            return None
+            return None if hasattr(math, name) else f"{where}, which does not exist"
         if name in DRAWS and module == "torch":
             return None if id(node) in self.drawing else f"{where}; random numbers come only from parameters(..., generator)"
         if name.startswith(TORCH_PREFIXES) and module == "torch":
@@ -296,18 +311,36 @@ def _defaults(args: ast.arguments) -> list[ast.expr]:
 
 
 def _bound(tree: ast.AST) -> Iterator[str]:
+    yield from (name for _, name, _ in _bindings(tree))
+
+
+Binding = ast.stmt | ast.expr | ast.arg | ast.excepthandler | ast.pattern
+
+
+def _bindings(tree: ast.AST) -> Iterator[tuple[Binding, str, str | None]]:
+    """Whatever gives a name a value: where, the name, and what it is imported from, None for all else."""
     for node in ast.walk(tree):
         match node:
-            case ast.Name(id=name, ctx=ast.Store()):
-                yield name
+            case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
+                yield node, name, None
             case ast.arg(arg=name) | ast.FunctionDef(name=name) | ast.ClassDef(name=name):
-                yield name
-            case ast.alias(name=name, asname=local):
-                yield local or name.split(".")[0]
+                yield node, name, None
+            case ast.Import(names=aliases):
+                for alias in aliases:
+                    top = alias.name.split(".")[0]
+                    yield node, alias.asname or top, alias.name if alias.asname else top
+            case ast.ImportFrom(names=aliases):
+                yield from ((node, alias.asname or alias.name, f"{node.module}.{alias.name}") for alias in aliases)
             case ast.ExceptHandler(name=str() as name) | ast.MatchAs(name=str() as name) | ast.MatchStar(name=str() as name):
-                yield name
+                yield node, name, None
             case ast.MatchMapping(rest=str() as name):
-                yield name
+                yield node, name, None
+
+
+def _plain_format(text: ast.expr) -> bool:
+    """Whether a text to fill in only names what is filled in, not attributes or items of it."""
+    literal = isinstance(text, ast.Constant) and isinstance(text.value, str)
+    return literal and not re.search(r"{[^}:!]*[.\[]|:[^}]*{", text.value)  # type: ignore[attr-defined]
 
 
 def _module(dotted: str) -> object:

@@ -16,6 +16,7 @@ from evaluator.reader import Reader
 
 MAX_BYTES = 64 << 10
 MAX_FINDINGS = 8
+MAX_DEPTH = 80  # of the syntax tree; what walks it here calls itself
 
 
 def read(sources: Mapping[str, str]) -> list[str]:
@@ -34,8 +35,17 @@ def _read_one(text: str, form: str) -> list[str]:
             tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return [f"line {getattr(error, 'lineno', None) or 1}: not valid Python ({getattr(error, 'msg', error)})"]
+    if (deep := _depth(tree)) > MAX_DEPTH:
+        return [f"line 1: code nested {deep} deep, at most {MAX_DEPTH}; break long expressions up"]
     reader = Reader(tree, form)
     return sorted({f"line {line}: {what}" for line, what in reader.findings()}, key=_line)
+
+
+def _depth(tree: ast.AST) -> int:
+    depth, level = 0, [tree]
+    while level:
+        depth, level = depth + 1, [child for node in level for child in ast.iter_child_nodes(node)]
+    return depth
 
 
 def _line(finding: str) -> int:

@@ -16,7 +16,7 @@ TORCH_CLASSES = {"Tensor", "Size", "dtype", "device", "finfo", "iinfo", "no_grad
 DENIED = {
     # the graph behind a tensor leads to the model's tokens; whether there is one tells a check from training
     "grad_fn", "next_functions", "register_hook", "retain_grad", "requires_grad", "is_leaf", "grad", "backward",
-    "register_post_accumulate_grad_hook", "is_grad_enabled", "is_inference", "is_inference_mode_enabled", "metadata",
+    "register_prehook", "register_post_accumulate_grad_hook", "is_grad_enabled", "is_inference", "is_inference_mode_enabled", "metadata",
     "set_grad_enabled", "inference_mode", "retains_grad",
     # frames and code objects lead to whoever called
     "f_locals", "f_globals", "f_back", "f_code", "f_builtins", "gi_frame", "gi_code", "cr_frame", "ag_frame", "tb_frame",
@@ -37,7 +37,8 @@ DENIED = {
 }  # fmt: skip
 PURE = {
     "float", "int", "complex", "frozenset", "tuple", "torch.finfo", "torch.iinfo", "torch.device",
-    "triton.language.constexpr", "triton.next_power_of_2", "triton.cdiv",
+    "triton.language.constexpr", "triton.next_power_of_2", "triton.cdiv", "typing.NamedTuple", "typing.NewType",
+    "typing.TypeVar",
 }  # fmt: skip
 """What may be called at module level."""
 DRAWS = {"rand", "randn", "randint", "rand_like", "randn_like", "randint_like", "randperm", "normal"}

@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 ATTACKS = HERE / "attacks"
 CASES = {case["name"]: case for case in json.loads((ATTACKS / "manifest.json").read_text())}
 BY_GATE = {gate.__name__: gate for stage in gates.STAGES for gate in stage}
-BEFORE = {"derivative": ["precision"], "cost": ["speed"], "state": ["speed", "precision", "chunk"]}
+BEFORE = {"derivative": ["precision"], "cost": ["speed"], "state": ["speed", "precision", "chunk"], "state_in_full": ["precision", "chunk"]}
 ROOT = HERE.parent
 
 
@@ -113,6 +113,14 @@ def test_an_operator_that_mixes_precisions_has_the_rank_of_its_state(pair):
     assert asked(BY_GATE["state"], pair, read_sources(ATTACKS / "honest" / "counts_tokens.py")) is None
 
 
+def test_a_recurrent_state_can_hide_nothing(pair):
+    text = (ROOT / "variants" / "delta_net" / "naive.py").read_text()
+    plain, hidden = "else state\n", 'else state["past"]()\n'
+    assert text.count(plain) == 1
+    text = text.replace(plain, hidden).replace("squeeze(-2).to(q_t.dtype), S", 'squeeze(-2).to(q_t.dtype), {"past": lambda: S}')
+    assert "holds a function, not tensors" in asked(BY_GATE["recurrence"], pair, {"naive": text})
+
+
 def test_the_same_verdict_with_every_seed(pair):
     naive = read_sources(ROOT / "variants" / "delta_net")
     tiny = read_sources(ATTACKS / "op" / "chunk_end_peeks.py")
@@ -189,6 +197,24 @@ READ = {
     "a context that is another": (
         "class A(torch.autograd.Function):\n    @staticmethod\n    def forward(ctx, x):\n        ctx = A\n        ctx.n = x\n        return x\n",
         "assignment to the attribute n"),
+    "a class in place of a context": (
+        "class A(torch.autograd.Function):\n    @staticmethod\n    def forward(ctx, x):\n        ctx.n = x\n        return x\n\n\n"
+        "def f(x):\n    return A.forward(A, x)\n", "only A.apply"),
+    "a container from typing": ("import typing\n\nN = typing.Counter()\n", "no constant"),
+    "a container from a default": ("import typing\n\n\ndef f(x, n=typing.Deque()):\n    n.append(x)\n", "default argument of f"),
+    "a builtin of the variant's own": ("def tuple():\n    return {}\n\n\nN = tuple()\n", "no constant"),
+    "one name for two modules": ("def f():\n    import math as torch\n    return torch.os.environ\n", "the module torch bound"),
+    "an argument named as a module": (
+        "import math\n\n\ndef f(math):\n    return math.gi_frame\n\n\ndef g():\n    return f(i for i in ())\n",
+        "the module math bound"),
+    "an exception named as a module": (
+        "def f(x):\n    try:\n        x()\n    except ValueError as F:\n        return F.x\n", "the module F bound"),
+    "a format that walks": ("def f(x):\n    return '{0.gi_frame.f_back.f_locals}'.format(x)\n", "write an f-string"),
+    "a format in a format": ("def f(x, y):\n    return '{0:{1.real}}'.format(x, y)\n", "write an f-string"),
+    "a format of a name": ("def f(x, y):\n    return y.format_map(x)\n", "write an f-string"),
+    "a hook of a node": ("def f(x):\n    return x.register_prehook\n", "register_prehook"),
+    "a long sum": (f"N = {'1 + ' * 1500}1\n", "nested 150"),
+    "a long chain": (f"def f(x):\n    return x{'.mT' * 1500}\n", "nested 150"),
     "a global": ("N = 0\n\n\ndef f(x):\n    global N\n    N = N + 1\n", "global"),
     "random numbers": ("def f(x):\n    return torch.rand(3)\n", "only from parameters"),
     "noise in place": ("def f(x):\n    return x.normal_()\n", "normal_"),
@@ -224,6 +250,11 @@ def test_the_reading_rejects(name):
 @pytest.mark.parametrize("path", sorted((ROOT / "variants").glob("*")), ids=lambda p: p.name)
 def test_the_reading_passes_every_stored_variant(path):
     assert source.read(read_sources(path)) == []
+
+
+def test_a_text_that_names_what_it_is_filled_with_is_readable():
+    text = BODY.replace("    return", "    text = '{:.2f} of {}, {x}'.format(1.0, 2, x=3)\n    return")
+    assert source.read({"naive": text}) == []
 
 
 def test_a_variant_without_its_function_or_with_other_arguments_is_told():

@@ -10,9 +10,9 @@ from typing import Any
 from evaluator.gates.canary import canary
 from evaluator.gates.contract import cost, declarations, finite, growth, shapes, speed
 from evaluator.gates.gradients import derivative, precision, reach
-from evaluator.gates.independence import backward, batches, causal, exact, heads, lengths, memory, prefix, rows
+from evaluator.gates.independence import backward, batches, causal, dtypes, exact, heads, lengths, memory, prefix, rows
 from evaluator.gates.probe import Probe, Rejected
-from evaluator.gates.state import chunk, recurrence, state
+from evaluator.gates.state import chunk, recurrence, state, state_in_full
 from evaluator.operator import OperatorProcess
 
 Gate = Callable[[OperatorProcess, Probe], dict[str, Any] | None]
@@ -24,7 +24,7 @@ STAGES: tuple[tuple[Gate, ...], ...] = (
     (cost,),
     (precision, causal, finite, rows, heads, reach),
     (derivative, backward, chunk),
-    (state, lengths, batches, canary, prefix, growth, recurrence),
+    (lengths, canary, batches, state_in_full, state, dtypes, prefix, growth, recurrence),
     (memory,),
 )
 """All gates of a stage are asked, side by side where there are several; a stage that rejects is the last."""

@@ -1,6 +1,7 @@
 """Gates on numbers and the backward pass: the precision inside, gradients that reach everything and are the derivative."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -46,7 +47,8 @@ def precision(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
 
 def _takes_float64(operator: OperatorProcess, probe: Probe) -> bool:
     try:
-        operator.forward(probe.inputs(operator, 1, 5, K=8, dtype=torch.float64), chunk_size=probe.chunk_size)
+        several_chunks = probe.inputs(operator, 1, 2 * probe.chunk_size + 1, K=8, dtype=torch.float64)
+        operator.forward(several_chunks, chunk_size=probe.chunk_size)
     except OperatorError as error:
         if error.kind != "raised":
             raise
@@ -141,17 +143,26 @@ def derivative(operator: OperatorProcess, probe: Probe) -> None:
 
 
 def _checks(operator: OperatorProcess, probe: Probe) -> list[Check]:
-    """Along one direction of each input and three of all: forward at x +- h d for every step in one batch."""
-    T, dim = 4 * probe.chunk_size + 1, 16
+    """Along one direction of each input and three of all, and one of each at the trainer's own heads."""
     dtype = torch.float64 if _takes_float64(operator, probe) else torch.float32
+    return [
+        *_checks_at(operator, probe, 16, dtype, lambda names: [[name] for name in names] + [names] * 3),
+        *_checks_at(operator, probe, probe.head_dim, dtype, lambda names: [[name] for name in names]),
+    ]
+
+
+def _checks_at(
+    operator: OperatorProcess, probe: Probe, dim: int, dtype: torch.dtype, directions: Callable[[list[str]], list[list[str]]]
+) -> list[Check]:
+    """Forward at x +- h d for every step in one batch, for each direction d, given as the inputs that it moves."""
+    T = 4 * probe.chunk_size + 1
     x = probe.inputs(operator, 1, T, K=dim, dtype=dtype)
     grad_o = probe.randn(1, probe.num_heads, T, dim, dtype=dtype)
     _, grads = operator.vjp(x, grad_o, chunk_size=probe.chunk_size)
     full = {n: g if g is not None else torch.zeros_like(x[n]) for n, g in grads.items()}
-    every = [[name] for name in x] + [list(x)] * 3
     return [
         _check(operator, probe, x, full, grad_o, {n: probe.randn(*x[n].shape, dtype=dtype) for n in names})
-        for names in every
+        for names in directions(list(x))
     ]
 
 

@@ -78,7 +78,8 @@ class Probe:
         """Rows as training may make them, the same with another future or wholly other, and which tokens are kept [B, T].
 
         Every input of every row has a magnitude of its own, from 0.01 to 100, beta may be saturated, learned parameters
-        far from where they began. Some rows hold tokens of nothing; some a few tokens again and again, shared by four rows.
+        far from where they began. Some rows hold tokens of nothing; some a few tokens again and again, shared by four rows;
+        some vectors of one sign, of a single channel, the same in all channels, or the same as the keys.
         """
         x = self.inputs(operator, B, 2 * T, K=K, dtype=torch.float64)
         for name in x:
@@ -89,6 +90,8 @@ class Probe:
                 x[name] = x[name] * 10 ** (4 * sizes - 2)
             else:
                 x[name] = x[name] + (8 * sizes - 4).clamp_min(0) * self.randn(*x[name].shape, dtype=torch.float64)
+        for name in ("q", "v", "k"):
+            x[name] = self._odd(x[name], x["k"])
         at, later, from_row = torch.arange(T).expand(B, T), torch.arange(T, 2 * T).expand(B, T), torch.arange(B)
         again, empty = self._uniform(B) < 0.4, (self._uniform(B, 2 * T) < 0.2) & (self._uniform(B, 1) < 0.2)
         from_row = torch.where(again, from_row // 4 * 4, from_row)
@@ -106,6 +109,16 @@ class Probe:
         own = {n: taken(v, at) if n in self.over_time(x) else v for n, v in x.items()}
         other = {n: taken(v, torch.where(kept, at, later)) if n in self.over_time(x) else v for n, v in x.items()}
         return self._cast(own, dtype), self._cast(other, dtype), kept
+
+    def _odd(self, x: Tensor, k: Tensor) -> Tensor:
+        """A quarter of the rows with vectors of a kind that chance never draws and training can come to."""
+        largest = torch.zeros_like(x).scatter(-1, x.abs().argmax(-1, keepdim=True), 1.0)
+        same = k if k.shape == x.shape else x
+        kinds = (x.abs(), -x.abs(), x * largest, x.mean(-1, keepdim=True).expand_as(x), same)
+        drawn = (self._uniform(len(x)) * 4 * len(kinds)).long().view(-1, 1, 1, 1)
+        for number, kind in enumerate(kinds):
+            x = torch.where(drawn == number, kind, x)
+        return x
 
     def _uniform(self, *shape: int) -> Tensor:
         return torch.rand(shape, generator=self.rng, dtype=torch.float64)

@@ -79,15 +79,89 @@ def state(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
         if max(ranks) > 1.25 * ranks[0] + dim * dim:
             raise Rejected(f"the state grows with the past: with K = V = {dim}, chunk_size = {C} its rank is {told}")
         found[f"{dim}x{dim}"] = {"rank": max(ranks), "allowed": allowed}
+    _where_training_leads(operator, probe, 8)
     return {"state": found}
 
 
-def _zero(operator: OperatorProcess, probe: Probe, dim: int, C: int, past: int) -> float:
+def _where_training_leads(operator: OperatorProcess, probe: Probe, C: int) -> None:
+    """A cache may wait for learned parameters far from where they began, on either side, or for large inputs."""
+    dim, past = 4, 108
+    allowed = 4 * dim * dim + (1 if probe.properties.get("chunk_invariant") else C) * 2 * dim
+    for far in (1.0, -1.0):
+        zero = _zero(operator, probe, dim, C, past, far)
+        values = _singular_values(operator, probe, dim, C, past, 150, allowed + 24, far)
+        rank = int((values > zero * values[0]).sum())
+        if rank > allowed:
+            raise Rejected(
+                f"the state is too large where inputs and learned parameters are as training may make them: with K = V = {dim}, "
+                f"chunk_size = {C} its rank is {rank}, at most {allowed} is allowed"
+            )
+
+
+def state_in_full(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
+    """The state again at the trainer's own heads and chunk_size, so that no size is the exception: a value channel's part.
+
+    Its part is 4 K + chunk_size (K + V) / V. All channels are asked at once where one map serves them all, else one of
+    them. Where channels share their parts, which small heads then show, or minutes would pass, nothing is told.
+    """
+    C = 1 if probe.properties.get("chunk_invariant") else probe.chunk_size
+    ranks = {}
+    for dim, every in ((probe.head_dim, True), (probe.head_dim, False), (16, False)):
+        allowed = 4 * dim + 2 * C
+        rank, alike = _of_channels(operator, probe, dim, allowed + 8, every)
+        if rank is None:
+            return {"state_of_a_channel": None}
+        ranks[dim] = rank
+        if rank <= allowed or alike:
+            break
+    too_large = ranks[probe.head_dim] > 4 * probe.head_dim + 2 * C
+    if too_large and (alike or ranks[dim] <= allowed):
+        raise Rejected(
+            f"the state is larger than small heads show: with K = V = {probe.head_dim}, chunk_size = {probe.chunk_size} one value "
+            f"channel alone has a rank of more than its part, which is {4 * probe.head_dim + 2 * C}"
+        )
+    return {"state_of_a_channel": None if too_large else ranks[probe.head_dim]}
+
+
+def _of_channels(operator: OperatorProcess, probe: Probe, dim: int, count: int, every: bool) -> tuple[int | None, bool]:
+    """Rank, up to `count`, of d(later outputs) / d(earlier values) in a channel of the first head, None where it is slow.
+
+    With `every` a gradient serves all channels at once; the second answer is whether they have one map.
+    """
+    past = count + count // 4 + probe.chunk_size // 2
+    x, channel = probe.inputs(operator, 1, past + count, K=dim), probe.randint(0, dim - 1)
+    x["beta"] = x["beta"] * 0.8 + 0.1
+    channels = slice(None) if every else slice(channel, channel + 1)
+    kept = operator.measure(x, chunk_size=probe.chunk_size, repeat=1, memory=True)[1]
+    size = max(2, min(-(-count // dim) + 2 if every else 24, int(1.5e9 / max(kept, 1))))
+    found, began = list[Tensor](), operator.clock()
+    while (done := sum(len(part) * part.shape[2] for part in found)) < count:
+        grad_o = torch.zeros(size, probe.num_heads, past + count, dim)
+        grad_o[:, 0, past:, channels] = probe.randn(*grad_o[:, 0, past:, channels].shape)
+        if not done:  # one answer for all channels, and the same but for a factor
+            grad_o[0, 0, past:, channels] = grad_o[0, 0, past:, channel, None]
+            grad_o[1] = 1.37 * grad_o[0]
+        rows = {n: v.expand(size, *v.shape[1:]).contiguous() for n, v in x.items()}
+        _, grads = operator.vjp(rows, grad_o, chunk_size=probe.chunk_size, timeout=3 * operator.timeout)
+        if (grad := grads["v"]) is None:
+            return None, False
+        found.append(grad[:, 0, :past, channels].double())
+        if (operator.clock() - began) * count / (done + len(found[-1]) * found[-1].shape[2]) > 7:
+            return None, False
+    first, again = found[0][:2]
+    scale = float(first.norm().clamp_min(1e-30))
+    alike = every and float((first - first.mean(1, keepdim=True)).norm()) <= 1e-3 * scale
+    zero = max(THRESHOLD["float32"], min(4 * float((again / 1.37 - first).norm()) / scale, THRESHOLD["lower"]))
+    values = torch.linalg.svdvals(torch.cat([part.mT.flatten(0, 1) for part in found]))
+    return int((values > zero * values[0]).sum()), alike
+
+
+def _zero(operator: OperatorProcess, probe: Probe, dim: int, C: int, past: int, far: float | None = None) -> float:
     """Below which part of the largest a singular value is rounding, measured on rows that differ by a factor alone.
 
     The precision class doesn't tell it where an operator mixes precisions.
     """
-    x, combined = _ending(operator, probe, dim, past, C)
+    x, combined = _ending(operator, probe, dim, past, C, far)
     factors = 1 + torch.rand(ROWS, generator=probe.rng, dtype=combined.dtype)
     once = _to_the_past(operator, probe, x, combined, C, past).double()
     again = _to_the_past(operator, probe, x, combined * factors.view(-1, 1, 1, 1), C, past) / factors[:, None]
@@ -95,11 +169,23 @@ def _zero(operator: OperatorProcess, probe: Probe, dim: int, C: int, past: int) 
     return max(THRESHOLD[probe.precision], min(float(rounding), THRESHOLD["lower"]))
 
 
-def _ending(operator: OperatorProcess, probe: Probe, dim: int, past: int, future: int) -> tuple[Tensors, Tensor]:
-    """Inputs of one row, and ROWS random combinations of the outputs of its first head after `past`."""
+def _ending(
+    operator: OperatorProcess, probe: Probe, dim: int, past: int, future: int, far: float | None = None
+) -> tuple[Tensors, Tensor]:
+    """Inputs of one row, and ROWS random combinations of the outputs of its first head after `past`.
+
+    `far` moves learned parameters that way; each token's keys and values then have a magnitude of their own, or the rest.
+    """
     dtype = torch.float64 if probe.precision == "float64" else torch.float32
     x = probe.inputs(operator, 1, past + future, K=dim, dtype=dtype)
     x["beta"] = x["beta"] * 0.8 + 0.1
+    if far is not None:
+        for name in (n for n in x if n != "beta"):
+            sizes = torch.rand(x["beta"].shape, generator=probe.rng, dtype=dtype).unsqueeze(-1)
+            if name not in probe.over_time(x):
+                x[name] = x[name] + 6 * far
+            elif (name in ("k", "v")) == (far < 0):  # large keys hide the others, so not both at once
+                x[name] = x[name] * 10 ** (2 * sizes)
     return x, _combined(probe, dim, past, future, dtype)
 
 
@@ -110,10 +196,10 @@ def _combined(probe: Probe, dim: int, past: int, future: int, dtype: torch.dtype
 
 
 def _singular_values(
-    operator: OperatorProcess, probe: Probe, dim: int, C: int, past: int, future: int, most: int
+    operator: OperatorProcess, probe: Probe, dim: int, C: int, past: int, future: int, most: int, far: float | None = None
 ) -> Tensor:
     """Of d(outputs after `past`) / d(inputs before it) of one head, from `most` random combinations of outputs."""
-    x, combined = _ending(operator, probe, dim, past, future)
+    x, combined = _ending(operator, probe, dim, past, future, far)
     jacobian = [_to_the_past(operator, probe, x, combined, C, past)]
     for _ in range(-(-min(most, future * dim) // ROWS) - 1):
         jacobian.append(_to_the_past(operator, probe, x, _combined(probe, dim, past, future, combined.dtype), C, past))
