@@ -132,7 +132,8 @@ def _behaviour(
         kernel, fresh_kernel = start("triton", device), start("triton", device)
         yield _ask(functools.partial(forms, other=kernel), operator, asking.probe("forms", fresh), "forms")
         for gate in gates.ON_DEVICE:
-            yield _ask(gate, kernel, asking.probe(gate.__name__, fresh_kernel, {}), f"triton {gate.__name__}")
+            probe = asking.probe(gate.__name__, fresh_kernel, {}).on_device(torch.bfloat16)
+            yield _ask(gate, kernel, probe, f"triton {gate.__name__}")
     if against:
         properties["novelty"] = {"same_outputs_as": _same_outputs(fresh, sources, against)}
 
@@ -216,6 +217,7 @@ def gates_on_device(
         operator, fresh = stack.enter_context(start()), stack.enter_context(start())
         plain = fresh if device == "cpu" else stack.enter_context(start("naive", "cpu"))
         probe = Probe(rng, fresh, num_heads=num_heads, head_dim=head_dim, chunk_size=chunk_size, dtype=dtype)
+        probe = probe if device == "cpu" else probe.on_device(dtype)
         asked = [_ask(gate, operator, probe) for gate in gates.ON_DEVICE]
         for B, T in shapes:
             gate = functools.partial(gates.exact, B=B, T=T, plain=plain)

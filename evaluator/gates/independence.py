@@ -12,7 +12,7 @@ SIZES = (1.0, 50.0, 3000.0)
 
 def causal(operator: OperatorProcess, probe: Probe) -> None:
     """Outputs before a cut stay the same, bit for bit but for rounding, whatever comes after it."""
-    for dtype in (torch.float32, torch.bfloat16):
+    for dtype in probe.dtypes:
         for grad in (False, True):
             x = probe.inputs(operator, 4, probe.randint(66, 140), dtype=dtype)
             for magnitude in SIZES:
@@ -24,18 +24,19 @@ def causal(operator: OperatorProcess, probe: Probe) -> None:
 
 def _where_training_leads(operator: OperatorProcess, probe: Probe) -> None:
     """A leak may wait for what training can steer to: magnitudes, saturation, a switch, a token that came before."""
-    for B, K, dtype in ((96, 16, torch.float32), (24, probe.head_dim, torch.bfloat16)):
+    for B, K, dtype, grad in ((96, probe.small_dim, probe.dtypes[0], True), (24, probe.head_dim, probe.dtypes[-1], False)):
         x, changed, kept = probe.varied(operator, B, probe.randint(40, 60), K, dtype)
-        o, now = (operator.forward(given, chunk_size=probe.chunk_size, grad=K == 16) for given in (x, changed))
+        o, now = (operator.forward(given, chunk_size=probe.chunk_size, grad=grad) for given in (x, changed))
         _unmoved(o, now, kept[:, None].expand(o.shape[:3]), kept.sum(1), "the inputs")
 
 
 def _every_cut(operator: OperatorProcess, probe: Probe) -> None:
     """A leak may stand at one place alone, as at the end of a chunk: one row for each cut."""
-    for T, K, magnitude in ((probe.randint(98, 130), 16, 1000.0), (probe.randint(66, 80), probe.head_dim, 1.0)):
+    longer, shorter = probe.randint(98, 130), probe.randint(66, 80)
+    for T, K, magnitude, grad in ((longer, probe.small_dim, 1000.0, True), (shorter, probe.head_dim, 1.0, False)):
         x = probe.inputs(operator, 1, T, K=K)
         rows = {n: v.expand(T - 1, *v.shape[1:]).contiguous() for n, v in x.items()}
-        _cut(operator, probe, rows, torch.arange(1, T), magnitude, grad=K == 16)
+        _cut(operator, probe, rows, torch.arange(1, T), magnitude, grad=grad)
 
 
 def _one_input_at_a_time(operator: OperatorProcess, probe: Probe) -> None:
@@ -213,7 +214,7 @@ def backward(operator: OperatorProcess, probe: Probe) -> None:
     """The gradient of outputs before a cut to inputs after it is zero, also through a custom backward."""
     H, D = probe.num_heads, probe.head_dim
     lengths = (probe.randint(33, 64), probe.randint(65, 130), 128, probe.randint(260, 520))
-    for T, dtype in [*((T, probe.dtype) for T in lengths), (probe.randint(33, 130), torch.bfloat16)]:
+    for T, dtype in [*((T, probe.dtype) for T in lengths), (probe.randint(33, 130), probe.dtypes[-1])]:
         cut = probe.randint(1, T - 1)
         x = probe.inputs(operator, 2, T, dtype=dtype)
         grad_o = probe.randn(2, H, T, D, dtype=dtype)
@@ -265,9 +266,10 @@ def _rows(operator: OperatorProcess, probe: Probe, B: int, T: int) -> None:
 
 def heads(operator: OperatorProcess, probe: Probe) -> None:
     """A head's output does not depend on the other heads."""
-    for H, dtype in ((probe.num_heads, probe.dtype), (4, probe.dtype), (probe.num_heads, torch.bfloat16)):
+    for H, dtype in ((probe.num_heads, probe.dtype), (4, probe.dtype), (probe.num_heads, probe.dtypes[-1])):
         T = probe.randint(34, 90)
-        x = probe.inputs(operator, 2, T, heads=H, K=probe.head_dim if probe.num_heads == H else 16, dtype=dtype)
+        K = probe.head_dim if probe.num_heads == H else probe.small_dim
+        x = probe.inputs(operator, 2, T, heads=H, K=K, dtype=dtype)
         o = operator.forward(x, chunk_size=probe.chunk_size)
         keep = probe.randint(0, H - 1)
         mask = (torch.arange(H) != keep)[None, :, None].expand(2, H, T)

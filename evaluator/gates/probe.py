@@ -1,6 +1,6 @@
 """What every gate works with: random inputs of any shape, fresh in each check, and the reject that names values."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -29,10 +29,16 @@ class Probe:
     head_dim: int = 64
     chunk_size: int = 32
     dtype: torch.dtype = torch.float32  # of training
+    dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.bfloat16)  # asked side by side
+    small_dim: int = 16  # of heads where narrow ones do
     precision: str = "float32"  # measured: float64, float32, lower
     properties: dict[str, Any] = field(default_factory=dict)
     first: tuple[Tensors, Tensor] | None = None  # the first call and its answer, asked again at the end
     _described: dict[tuple[int, int], Description] = field(default_factory=dict)
+
+    def on_device(self, dtype: torch.dtype) -> "Probe":
+        """For a GPU: what it trains alone, as kernels are compiled for each type and width, for up to ten seconds."""
+        return replace(self, dtype=dtype, dtypes=(dtype,), small_dim=self.head_dim)
 
     def randint(self, low: int, high: int) -> int:
         """A whole number from low to high, both included."""
