@@ -12,11 +12,12 @@ from .compare import scored
 from .desk import Desk
 from .errors import BadInput
 from .history import Entry, Past
-from .records import ProtocolInfo, Score
+from .listing import imported_lines
+from .records import COLUMNS, ProtocolInfo, Score, mean_score
 from .text import one_line
 
 BASELINE = "delta_net"
-_ROWS, _LESSONS, _FAILURES = 40, 30, 20
+_ROWS, _LESSONS, _FAILURES, _REPORTED = 40, 30, 20, 30
 _TEMPERATURE = 3.0  # ranks over which the chance to be a parent falls by e
 _CURIOSITY = 0.02  # the chance that even the last in rank keeps
 
@@ -49,6 +50,7 @@ class Brief:
     sources: Mapping[str, str]
     protocol: str
     table: Sequence[Row]
+    reported: Sequence[Row]  # by records of an earlier project; not measured here
     lessons: Sequence[Told]
     failures: Sequence[Told]
     under_way: Sequence[Told]  # what is tried right now, beside this attempt
@@ -73,7 +75,8 @@ def brief(root: Path, past: Past, protocol: ProtocolInfo, seed: int, turn: int, 
         variants.sources(variants.folder_of(root, name)),
         protocol.name,
         table(past, protocol),
-        lessons(past),
+        reported(past),
+        lessons(past, protocol),
         failures(past),
         [Told(of, made.name, one_line(f"{made.title} ({made.mechanism})")) for of, made in held.items()],
         variants.names(root) | names,
@@ -152,12 +155,31 @@ def table(past: Past, protocol: ProtocolInfo) -> list[Row]:
     return rows[:_ROWS]
 
 
-def lessons(past: Past) -> list[Told]:
-    """The latest lessons, bounded: what a model wrote yesterday must not become today's instruction."""
+def reported(past: Past) -> list[Row]:
+    """The best lines of imported tables, the latest of each name: other code made them, under another protocol."""
+    lines = {name: scores for entry in past.entries for name, scores in _imported(entry) if name and scores}
+    whole: dict[str, dict[str, Score]] = {n: {c: scores.get(c) for c in COLUMNS} for n, scores in lines.items()}
+    rows = [Row(one_line(n, 120), None, scores, mean_score(scores), "unknown") for n, scores in whole.items()]
+    return sorted(rows, key=lambda row: -1.0 if row.mad_score is None else row.mad_score, reverse=True)[:_REPORTED]
+
+
+def _imported(entry: Entry) -> list[tuple[str, dict[str, float]]]:
+    """Names and scores of an imported entry, its own name among them."""
+    if not entry.attempt or entry.attempt.kind != "imported":
+        return []
+    return [*imported_lines(entry), (entry.name or "", {})]
+
+
+def lessons(past: Past, protocol: ProtocolInfo) -> list[Told]:
+    """The latest lessons, bounded: what a model wrote yesterday must not become today's instruction.
+
+    Each with the protocol that it was learned under; `smoke` measures no quality, so elsewhere its lessons are left out.
+    """
     found = [
-        Told(entry.id, one_line(entry.name or "", 120), entry.lesson or "")
+        Told(entry.id, one_line(f"{entry.name} ({entry.evaluation.protocol.name})", 160), entry.lesson)
         for entry in past.entries[-10 * _LESSONS :]
-        if entry.status == "scored" and entry.lesson
+        if entry.status == "scored" and entry.lesson and entry.evaluation
+        if protocol.name == "smoke" or entry.evaluation.protocol.name != "smoke"
     ]
     return found[-_LESSONS:]
 
@@ -181,8 +203,6 @@ def _unanswered(entry: Entry) -> bool:
 
 
 def tried(past: Past) -> frozenset[str]:
-    return frozenset(
-        entry.name
-        for entry in past.entries
-        if entry.name and entry.attempt and entry.attempt.kind == "attempt"
-    )
+    """Names of all that was proposed here or in what was imported."""
+    here = {e.name for e in past.entries if e.name and e.attempt and e.attempt.kind == "attempt"}
+    return frozenset(here | {name for entry in past.entries for name, _ in _imported(entry) if name})

@@ -14,6 +14,7 @@ from agent import history, loop, policy
 from agent.errors import EnvironmentFault
 from agent.exchange import LLMError
 from agent.history import Entry
+from agent.importer import import_files
 from agent.records import COLUMNS
 
 
@@ -174,6 +175,31 @@ def test_a_parent_that_was_edited_since_it_was_scored_is_scored_again_first(
     told = [line for line in said().splitlines() if "was edited since" in line]
     assert [line.split()[0] for line in told] == ["variants/delta_net", "variants/child"]
     assert "`agent score child --protocol smoke`" in told[1]
+
+
+def test_a_brief_shows_what_was_imported_apart_from_what_was_measured(root: Path, make_job: MakeJob) -> None:
+    record = root.parent / "record.txt"
+    lines = [f"{n}  old_net_{n}\x1b[2J  0.1  0.2  0.3  0.4  0.5  0.{n}" for n in range(3)]
+    record.write_text("\n".join(["Unnamed: 0  " + "  ".join(COLUMNS), *lines, "", "Name", "", "never_scored", ""]))
+    assert [imported.id for imported in import_files(root, [record], None, print)]
+    script = Script([reply("child"), reply("other")])
+    job = make_job(_prompted(root, script))
+    list(loop.run(job, 1))
+    measured, _, imported = script.asked[0][1]["content"].partition("# What an earlier project reported")
+    rows = [line for line in imported.splitlines() if line.startswith('| "old_net_')]
+    assert [row.split("|")[-2].strip() for row in rows] == ["0.283", "0.267", "0.250"]
+    assert "old_net" not in measured
+    assert "\x1b" not in imported
+    assert {"never_scored"} < policy.tried(history.read(root))
+    assert policy.reported(history.read(root))[0].scores["Selective Copy"] == 0.2
+
+
+def test_a_lesson_of_smoke_is_none_elsewhere(root: Path, make_job: MakeJob) -> None:
+    job = make_job()
+    list(loop.run(job, 0))
+    past = history.read(root)
+    assert [told.name for told in policy.lessons(past, job.protocol)] == ["delta_net (smoke)"]
+    assert policy.lessons(past, job.evaluator.protocol("mad")) == []
 
 
 def test_a_brief_shows_the_past_as_data(root: Path, make_job: MakeJob) -> None:
