@@ -16,7 +16,7 @@ def find_variant(text: str, root: Path) -> Path:
     """The folder or file that is meant: an entry's ID, a path, or the name of a stored variant."""
     if history.ID.fullmatch(text):
         return _of_entry(text, root)
-    if Path(text).exists():
+    if text and Path(text).exists():
         return Path(text)
     if text in variants.names(root):
         return variants.folder_of(root, text)

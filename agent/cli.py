@@ -106,7 +106,7 @@ def list_(
     if json_ and csv:
         raise BadInput("--json and --csv: choose one of them")
     past = _past(root)
-    past = past.until(at) if at else past
+    past = past if at is None else past.until(at)
     found = listing.rows(past)
     rows = [row for row in found if protocol in (None, row.protocol)]
     if json_:

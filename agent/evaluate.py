@@ -166,7 +166,7 @@ def read_evaluation(folder: Path, ended: Ended | None = None) -> Evaluation:
     """The evaluation that stands in `folder`."""
     try:
         return Evaluation.model_validate_json(read_bounded(folder / "evaluation.json", _RECORD_LIMIT))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         told = f": {_last_line(ended)}" if ended else ""
         raise EvaluationFailed(f"the evaluator left no evaluation.json{told}") from None
     except ValidationError as error:

@@ -79,9 +79,11 @@ class Past:
     problems: tuple[str, ...]
 
     def find(self, entry_id: str) -> Entry:
-        """The entry of that ID, or BadInput."""
+        """The entry of that ID, also as `7` for 0007 or `R7` for r0007; or BadInput."""
+        short = re.fullmatch(r"([rR]?)([0-9]{1,3})", entry_id)
+        meant = f"{short[1].lower()}{int(short[2]):04d}" if short else entry_id.lower()
         for entry in self.entries:
-            if entry.id == entry_id:
+            if entry.id in (entry_id, meant):
                 return entry
         for problem in self.problems:
             if problem.startswith(f"history/{entry_id}:"):

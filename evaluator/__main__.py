@@ -173,8 +173,8 @@ def _score(args: argparse.Namespace) -> int:
     from evaluator import job as jobs
     from evaluator import tasks
 
-    if args.seeds < 1 or args.seed < 0:
-        raise UsageError(f"--seeds {args.seeds} --seed {args.seed}: at least one seed, none below 0")
+    if args.seeds < 1 or not 0 <= args.seed < 1 << 31:
+        raise UsageError(f"--seeds {args.seeds} --seed {args.seed}: at least one seed, from 0 to {(1 << 31) - 1}")
     protocol, settings = jobs.choose_settings(jobs.protocol_named(args.protocol), args.task, _changes(args.setting))
     settings = tuple(_only(settings, args.only))
     for setting in settings:

@@ -165,3 +165,12 @@ def test_a_line_is_never_appended_to_a_torn_one(root: Path) -> None:
     append_line(path, "{}")
     append_line(path, "[]")
     assert path.read_text() == '{"torn": \n{}\n[]\n'
+
+
+def test_an_entry_is_found_by_its_number_alone(root: Path) -> None:
+    ids = [sealed(root) for _ in range(3)]
+    past = history.read(root)
+    assert {past.find(asked).id for asked in (ids[-1], ids[-1][-1], ids[-1][1:])} == {ids[-1]}
+    for asked in (f"r{ids[-1][-1]}", "70", f"{ids[-1]} ", ""):
+        with pytest.raises(BadInput, match="there is no entry"):
+            past.find(asked)
