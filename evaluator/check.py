@@ -16,11 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evaluator import gates, source
+from evaluator import gates
 from evaluator.gates.probe import STANDARD, Probe, Rejected, gap, size
 from evaluator.gates.state import forms
-from evaluator.normal_form import normal_form
 from evaluator.operator import MAX_SOURCE, OperatorError, OperatorProcess, read_sources
+from evaluator.reading import source
+from evaluator.reading.normal_form import normal_form
 from evaluator.sandbox import Walls
 
 TIMEOUT = 20.0

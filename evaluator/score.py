@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from typing import Protocol as Interface
 
-from evaluator import results, source
+from evaluator import results
 from evaluator.bench import Failure
 from evaluator.job import Job
 from evaluator.progress import Progress, Report, cost
 from evaluator.protocol import Setting, to_json
+from evaluator.reading import source
 from evaluator.results import ResultsError
 from evaluator.train import sweep
 

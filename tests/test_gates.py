@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from evaluator import gates, sandbox, source
+from evaluator import gates, sandbox
 from evaluator.check import check, gates_on_device
 from evaluator.gates.probe import Probe, Rejected
-from evaluator.normal_form import normal_form
 from evaluator.operator import OperatorError, OperatorProcess, read_sources
+from evaluator.reading import source
+from evaluator.reading.normal_form import normal_form
 
 HERE = Path(__file__).parent
 ATTACKS = HERE / "attacks"
@@ -215,6 +216,7 @@ READ = {
     "a hook of a node": ("def f(x):\n    return x.register_prehook\n", "register_prehook"),
     "a long sum": (f"N = {'1 + ' * 1500}1\n", "nested 150"),
     "a long chain": (f"def f(x):\n    return x{'.mT' * 1500}\n", "nested 150"),
+    "a list beside __all__": ("__all__ = ['delta_rule']\nCACHE = []\n", "a module-level value that is no constant"),
     "a global": ("N = 0\n\n\ndef f(x):\n    global N\n    N = N + 1\n", "global"),
     "random numbers": ("def f(x):\n    return torch.rand(3)\n", "only from parameters"),
     "noise in place": ("def f(x):\n    return x.normal_()\n", "normal_"),

@@ -9,8 +9,8 @@ import pytest
 
 from agent import variants
 from agent.records import COLUMNS
-from evaluator import source
 from evaluator.operator import MAX_NAME, RESERVED, read_sources
+from evaluator.reading import source
 
 PROJECT = Path(__file__).parent.parent
 AGENT = {"jinja2", "openai", "httpx2", "pydantic", "rapidfuzz", "rich", "scipy", "typer"}

@@ -4,7 +4,7 @@ import ast
 import builtins
 from collections.abc import Mapping
 
-from evaluator.reader import Reader
+from evaluator.reading.names import Names
 
 PUBLIC = ("delta_rule", "projections", "parameters", "recurrence")
 
@@ -12,8 +12,7 @@ PUBLIC = ("delta_rule", "projections", "parameters", "recurrence")
 def normal_form(source: str) -> str:
     """The source without comments, docstrings and annotations, its own names numbered: equal for a renamed copy."""
     tree = ast.parse(source)
-    reader = Reader(tree, "naive")
-    aliases = dict(reader.modules)
+    aliases = dict(Names(tree).modules)
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             aliases |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}

@@ -1,6 +1,6 @@
 """Reading a variant's source before anything of it runs: quick answers with good messages, not the border.
 
-The border is the walls and the audit. This module reads the text itself; `reader` reads its syntax tree.
+The border is the walls and the audit. This module reads the text itself; `module_level` and `anywhere` its syntax tree.
 """
 
 import ast
@@ -12,7 +12,9 @@ import unicodedata
 import warnings
 from collections.abc import Iterator, Mapping
 
-from evaluator.reader import Reader
+from evaluator.reading.anywhere import Anywhere
+from evaluator.reading.module_level import ModuleLevel
+from evaluator.reading.names import Names
 
 MAX_BYTES = 64 << 10
 MAX_FINDINGS = 8
@@ -37,8 +39,9 @@ def _read_one(text: str, form: str) -> list[str]:
         return [f"line {getattr(error, 'lineno', None) or 1}: not valid Python ({getattr(error, 'msg', error)})"]
     if (deep := _depth(tree)) > MAX_DEPTH:
         return [f"line 1: code nested {deep} deep, at most {MAX_DEPTH}; break long expressions up"]
-    reader = Reader(tree, form)
-    return sorted({f"line {line}: {what}" for line, what in reader.findings()}, key=_line)
+    names = Names(tree)
+    findings = {*ModuleLevel(names, form).findings(), *Anywhere(names).findings()}
+    return [f"line {line}: {what}" for line, what in sorted(findings)]
 
 
 def _depth(tree: ast.AST) -> int:
@@ -46,10 +49,6 @@ def _depth(tree: ast.AST) -> int:
     while level:
         depth, level = depth + 1, [child for node in level for child in ast.iter_child_nodes(node)]
     return depth
-
-
-def _line(finding: str) -> int:
-    return int(finding.split()[1].rstrip(":"))
 
 
 def _read_text(text: str) -> Iterator[str]:
