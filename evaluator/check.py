@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from evaluator import gates
+from evaluator.conversation import printable
 from evaluator.gates.probe import STANDARD, Probe, Rejected, gap, size
 from evaluator.gates.state import forms
 from evaluator.operator import MAX_SOURCE, OperatorError, OperatorProcess, read_sources
@@ -175,7 +176,7 @@ class _Asking:
         work(*pair)
         for thread in others:
             thread.join()
-        return [answers[at] for at in sorted(answers)]
+        return [answers[at] for at in range(len(stage))]
 
 
 def _ask(gate: gates.Gate, operator: OperatorProcess, probe: Probe, name: str | None = None) -> Gate:
@@ -184,6 +185,8 @@ def _ask(gate: gates.Gate, operator: OperatorProcess, probe: Probe, name: str | 
         probe.properties.update(gate(operator, probe) or {})
     except (Rejected, OperatorError) as error:
         message = str(error)
+    except Exception as error:  # what an operator's values do to our own arithmetic is no pass
+        message = f"the gate could not be decided, {type(error).__name__}: {printable(str(error), 160)}"
     return Gate(name or gate.__name__, not message, message, round(time.perf_counter() - began, 3))
 
 

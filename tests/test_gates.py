@@ -269,3 +269,18 @@ def test_a_file_that_is_no_text_is_rejected_with_its_byte(tmp_path, walls):
     path = tmp_path / "naive.py"
     path.write_bytes(b"x = '\xff'\n")
     assert "not UTF-8: byte 5 is 0xff" in check(path, walls=walls).gates[0].message
+
+
+def test_a_gate_that_cannot_be_decided_is_no_pass(walls, monkeypatch):
+    def broken(operator, probe):
+        return torch.linalg.svdvals(torch.full((2, 2), torch.nan))
+
+    monkeypatch.setattr(gates, "STAGES", ((BY_GATE["declarations"],), (BY_GATE["shapes"], broken)))
+    verdict = check(ROOT / "variants" / "delta_net", walls=walls)
+    assert verdict.verdict == "reject"
+    assert "the gate could not be decided, _LinAlgError" in verdict.gates[-1].message
+
+
+def test_a_gradient_that_is_not_finite_at_the_trainers_heads_is_told(pair):
+    source = "import torch\n\n\ndef delta_rule(q, k, v, beta, *, chunk_size):\n    return torch.sqrt(v * 0) * v.shape[-1] + q + v\n"
+    assert "not finite" in asked(BY_GATE["state_in_full"], pair, {"naive": source})

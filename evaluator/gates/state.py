@@ -146,6 +146,8 @@ def _of_channels(operator: OperatorProcess, probe: Probe, dim: int, count: int, 
         if (grad := grads["v"]) is None:
             return None, False
         found.append(grad[:, 0, :past, channels].double())
+        if not bool(found[-1].isfinite().all()):
+            raise Rejected(f"gradients to v are not finite at K = V = {dim}, T = {past + count}")
         if (operator.clock() - began) * count / (done + len(found[-1]) * found[-1].shape[2]) > 7:
             return None, False
     first, again = found[0][:2]
