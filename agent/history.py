@@ -50,6 +50,10 @@ class Entry:
         return self.about.name if self.about else None
 
     @property
+    def is_imported(self) -> bool:
+        return self.attempt is not None and self.attempt.kind == "imported"
+
+    @property
     def scores(self) -> dict[str, Score]:
         """The six columns, all None where nothing was scored."""
         scored = self.evaluation is not None and self.status == "scored"
@@ -83,10 +87,10 @@ class Past:
         short = re.fullmatch(r"([rR]?)([0-9]{1,3})", entry_id)
         meant = f"{short[1].lower()}{int(short[2]):04d}" if short else entry_id.lower()
         for entry in self.entries:
-            if entry.id in (entry_id, meant):
+            if entry.id == meant:
                 return entry
         for problem in self.problems:
-            if problem.startswith(f"history/{entry_id}:"):
+            if problem.startswith(f"history/{meant}:"):
                 raise BadInput(problem)
         raise BadInput(
             f"there is no entry {one_line(entry_id, 40)!r} in history/; `agent list` shows them all"

@@ -41,7 +41,7 @@ def import_files(
     with history.writing(root):
         tidy(root, repo, say)
         there = _There({}, {})
-        for entry in filter(_is_imported, history.read(root).entries):
+        for entry in filter(_has_record, history.read(root).entries):
             there.add(entry)
         for file in files:
             try:
@@ -84,12 +84,8 @@ def _import(root: Path, file: Path, there: _There) -> Imported:
     return Imported(str(file), _write(root, file, data, record), None, tuple(notes))
 
 
-def _is_imported(entry: history.Entry) -> bool:
-    return (
-        entry.attempt is not None
-        and entry.attempt.kind == "imported"
-        and (entry.folder / "record.txt").is_file()
-    )
+def _has_record(entry: history.Entry) -> bool:
+    return entry.is_imported and (entry.folder / "record.txt").is_file()
 
 
 def _disagreements(record: OldRecord, there: _There) -> list[str]:

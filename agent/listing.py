@@ -53,11 +53,11 @@ def rows(past: Past) -> list[Row]:
     """Every attempt in order; equal imported lines are one row that names all its sources."""
     found: list[Row] = []
     imported: dict[tuple[str, ...], int] = {}
-    lines = {entry.id: imported_lines(entry) for entry in past.entries if _is_imported(entry)}
+    lines = {entry.id: imported_lines(entry) for entry in past.entries if entry.is_imported}
     told = {name for table in lines.values() for name, _ in table}
     said = _successes(past)
     for entry in past.entries:
-        if not _is_imported(entry):
+        if not entry.is_imported:
             found.append(_row(entry))
             continue
         for row in _imported(entry, lines[entry.id], told, said):
@@ -129,15 +129,11 @@ def _imported(
     ]
 
 
-def _is_imported(entry: Entry) -> bool:
-    return entry.attempt is not None and entry.attempt.kind == "imported"
-
-
 def _successes(past: Past) -> dict[str, bool]:
     """Name -> what the first record says of the proposal; a line of a table alone says nothing."""
     found: dict[str, bool] = {}
     for entry in past.entries:
-        if _is_imported(entry) and entry.attempt and entry.attempt.name and entry.attempt.success is not None:
+        if entry.is_imported and entry.attempt and entry.attempt.name and entry.attempt.success is not None:
             found.setdefault(entry.attempt.name, entry.attempt.success)
     return found
 

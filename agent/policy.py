@@ -3,7 +3,7 @@
 import hashlib
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,19 +68,19 @@ def brief(root: Path, past: Past, protocol: ProtocolInfo, seed: int, turn: int, 
         raise BadInput(f"nothing to start from: no scored variant under {protocol.name} is in history/")
     parent = choose(candidates, past, random.Random(number))
     name = parent.name or ""
-    held = desk.proposals()
+    held, lines = desk.proposals(), imported(past)
     names = frozenset(made.name for made in held.values())
     return Brief(
         name,
         variants.sources(variants.folder_of(root, name)),
         protocol.name,
         table(past, protocol),
-        reported(past),
+        reported(lines),
         lessons(past, protocol),
         failures(past),
         [Told(of, made.name, one_line(f"{made.title} ({made.mechanism})")) for of, made in held.items()],
         variants.names(root) | names,
-        tried(past) | names,
+        tried(past, lines) | names,
         number,
         desk,
     )
@@ -155,19 +155,22 @@ def table(past: Past, protocol: ProtocolInfo) -> list[Row]:
     return rows[:_ROWS]
 
 
-def reported(past: Past) -> list[Row]:
-    """The best lines of imported tables, the latest of each name: other code made them, under another protocol."""
-    lines = {name: scores for entry in past.entries for name, scores in _imported(entry) if name and scores}
-    whole: dict[str, dict[str, Score]] = {n: {c: scores.get(c) for c in COLUMNS} for n, scores in lines.items()}
+def imported(past: Past) -> dict[str, dict[str, float]]:
+    """Each name in imported records and the latest scores that a table has for it, none where none has."""
+    found: dict[str, dict[str, float]] = {}
+    for entry in (e for e in past.entries if e.is_imported):
+        found |= {name: scores for name, scores in imported_lines(entry) if name and scores}
+        if entry.name:
+            found.setdefault(entry.name, {})
+    return found
+
+
+def reported(lines: Mapping[str, dict[str, float]]) -> list[Row]:
+    """The best of what was imported: other code made it, under another protocol."""
+    scored_lines = {name: scores for name, scores in lines.items() if scores}
+    whole: dict[str, dict[str, Score]] = {n: {c: s.get(c) for c in COLUMNS} for n, s in scored_lines.items()}
     rows = [Row(one_line(n, 120), None, scores, mean_score(scores), "unknown") for n, scores in whole.items()]
     return sorted(rows, key=lambda row: -1.0 if row.mad_score is None else row.mad_score, reverse=True)[:_REPORTED]
-
-
-def _imported(entry: Entry) -> list[tuple[str, dict[str, float]]]:
-    """Names and scores of an imported entry, its own name among them."""
-    if not entry.attempt or entry.attempt.kind != "imported":
-        return []
-    return [*imported_lines(entry), (entry.name or "", {})]
 
 
 def lessons(past: Past, protocol: ProtocolInfo) -> list[Told]:
@@ -202,7 +205,7 @@ def _unanswered(entry: Entry) -> bool:
     return entry.status == "reply-failed" and not (entry.folder / "proposal.md").exists()
 
 
-def tried(past: Past) -> frozenset[str]:
+def tried(past: Past, elsewhere: Iterable[str]) -> frozenset[str]:
     """Names of all that was proposed here or in what was imported."""
     here = {e.name for e in past.entries if e.name and e.attempt and e.attempt.kind == "attempt"}
-    return frozenset(here | {name for entry in past.entries for name, _ in _imported(entry) if name})
+    return frozenset(here.union(elsewhere))

@@ -99,7 +99,7 @@ def _within(differences: dict[str, float | None], noise: dict[str, float | None]
 
 def recorded_evaluation(entry: Entry) -> Evaluation:
     """What is to be repeated, or BadInput with the reason why it cannot be."""
-    if entry.attempt and entry.attempt.kind == "imported":
+    if entry.attempt and entry.is_imported:
         raise BadInput(f"{entry.id} was imported from {entry.attempt.source}: it holds no variant to replay")
     if entry.status != "scored" or entry.evaluation is None:
         raise BadInput(f"{entry.id} is {entry.status}: only what was scored can be replayed")

@@ -71,7 +71,7 @@ def _parts(entry: Entry, past: Past, root: Path) -> Iterator[RenderableType]:
     if entry.scores:
         yield from _section("Scores", None)
         yield _scores(entry, past, proposal)
-    if lines := imported_lines(entry) if entry.attempt and entry.attempt.kind == "imported" else []:
+    if lines := imported_lines(entry) if entry.is_imported else []:
         yield from _section("Imported table (not measured here)", None)
         yield _imported(lines)
     yield from _section("Insight", entry.prose("insight.md"))

@@ -24,6 +24,8 @@ from pathlib import Path
 import torch
 from measured import MEAN, Measured, TableError, load, published
 
+from evaluator.conversation import printable
+
 PROJECT = Path(__file__).parent.parent
 WHOLE = ("scored", "partial")  # partial: by choice of settings, or not yet whole
 
@@ -114,7 +116,7 @@ def _told(found: Measured) -> str:
 
 def _last_line(log: Path) -> str:
     lines = log.read_text(errors="replace").strip().splitlines()
-    return "".join(c if c.isprintable() else " " for c in lines[-1])[-300:] if lines else "nothing was printed"
+    return printable(lines[-1]) if lines else "nothing was printed"
 
 
 def _options(args: argparse.Namespace) -> Iterator[str]:

@@ -190,8 +190,9 @@ def test_a_brief_shows_what_was_imported_apart_from_what_was_measured(root: Path
     assert [row.split("|")[-2].strip() for row in rows] == ["0.283", "0.267", "0.250"]
     assert "old_net" not in measured
     assert "\x1b" not in imported
-    assert {"never_scored"} < policy.tried(history.read(root))
-    assert policy.reported(history.read(root))[0].scores["Selective Copy"] == 0.2
+    past = history.read(root)
+    assert {"never_scored"} < policy.tried(past, policy.imported(past))
+    assert policy.reported(policy.imported(past))[0].scores["Selective Copy"] == 0.2
 
 
 def test_a_lesson_of_smoke_is_none_elsewhere(root: Path, make_job: MakeJob) -> None:
