@@ -1,0 +1,82 @@
+"""Gates on being one function: in every type, batch and process, on every device, and at every call."""
+
+import torch
+from torch import Tensor
+
+from evaluator.gates.independence import cut_off
+from evaluator.gates.probe import Probe, Rejected, gap, size
+from evaluator.operator import OperatorProcess
+
+
+def dtypes(operator: OperatorProcess, probe: Probe) -> None:
+    """In bfloat16, in which a GPU trains, it is the function that float32 shows, but for rounding."""
+    same_function(operator, operator, probe, 4, probe.randint(150, 400), torch.bfloat16)
+
+
+def same_function(operator: OperatorProcess, other: OperatorProcess, probe: Probe, B: int, T: int, dtype: torch.dtype) -> None:
+    """The first of B rows as `operator` sees them and as `other` sees them, alone and in float32. Three draws must fail."""
+    for _ in range(3):
+        x = probe.inputs(operator, B, T, dtype=dtype)
+        few = {n: v[:4].float().contiguous() for n, v in x.items()}
+        shaken = {n: v * (1 + 2**-7 * probe.randn(*v.shape)) for n, v in few.items()}
+        o, plain, moved = (
+            _in_parts(process.forward(given, chunk_size=probe.chunk_size)[:4])
+            for process, given in ((operator, x), (other, few), (other, shaken))
+        )
+        sizes = [d.square().mean((1, 3)).sqrt() for d in (o - plain, moved - plain, plain)]
+        ratio = sizes[0] / (8 * sizes[1] + 0.1 * sizes[2]).clamp_min(1e-30)
+        if bool((ratio <= 1).all()):
+            return
+    part, head, channel = (int(i) for i in torch.nonzero(ratio > 1)[0])
+    raise Rejected(
+        f"another function than for few rows in float32 on a CPU: with B = {B}, T = {T}, {str(dtype).removeprefix('torch.')} channel "
+        f"{channel} of head {head} is off by {float(sizes[0][part, head, channel]):.3g}, where it has a magnitude of "
+        f"{float(sizes[2][part, head, channel]):.3g} and rounding moves it by {float(sizes[1][part, head, channel]):.3g}"
+    )
+
+
+def _in_parts(o: Tensor) -> Tensor:
+    """[B, H, T, V] -> float64 [part, B, H, tokens, V]: four parts in time, so that none hides behind the others."""
+    parts = min(4, o.shape[2])
+    return torch.stack(o.double()[:, :, : o.shape[2] // parts * parts].chunk(parts, 2))
+
+
+def exact(operator: OperatorProcess, probe: Probe, B: int, T: int, plain: OperatorProcess) -> None:
+    """Time and rows at one exact batch and length, with and without gradients, and the same again in other processes.
+
+    `plain` runs naive.py on the CPU: what the other gates have seen is what is trained.
+    """
+    x = probe.inputs(operator, B, T)
+    for grad in (False, True):
+        others = torch.rand(B, generator=probe.rng) < 0.5
+        o = cut_off(operator, probe, x, probe.cuts(x), 30.0, grad=grad, others=others)
+        _same(o, probe.fresh.forward(x, chunk_size=probe.chunk_size, grad=grad), "in another process")
+    same_function(operator, plain, probe, B, T, probe.dtype)
+
+
+def memory(operator: OperatorProcess, probe: Probe) -> None:
+    """The same call gives the same answer: at once, after hundreds of calls, in another process; inputs are only read."""
+    H, D, C = probe.num_heads, probe.head_dim, probe.chunk_size
+    T = probe.randint(230, 420)
+    x = probe.inputs(operator, 2, T)
+    o, untouched = operator.forward_and_inputs(x, chunk_size=C, grad=False)
+    written = [n for n in x if not torch.equal(x[n], untouched[n])]
+    if written:
+        raise Rejected(f"delta_rule writes into its input {', '.join(written)}; work on a copy")
+    operator.vjp(probe.inputs(operator, 1, 33), probe.randn(1, H, 33, D), chunk_size=C)
+    _same(o, operator.forward(x, chunk_size=C), "after other calls and a backward pass")
+    _same(o, operator.forward(x, chunk_size=C, grad=True), "while gradients are recorded")
+    _same(o, probe.fresh.forward(x, chunk_size=C), "in another process")
+    _same(
+        o, operator.forward(x, chunk_size=C, poison=True), "when new memory holds NaN; write all that torch.empty gives"
+    )
+    if probe.first:
+        _same(probe.first[1], operator.forward(probe.first[0], chunk_size=C), "than at the start of the check")
+
+
+def _same(o: Tensor, again: Tensor, when: str) -> None:
+    moved = gap(o, again)
+    if moved > 4 * torch.finfo(o.dtype).eps * size(o):
+        raise Rejected(
+            f"the same inputs give another output {when} (by {moved:.3g}); nothing may be kept between calls"
+        )
