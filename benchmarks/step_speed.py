@@ -19,7 +19,7 @@ from types import ModuleType
 
 import torch
 
-from evaluator.fusion.compiled import Library
+from evaluator.fusion.library import Library
 from evaluator.model import architecture, operations, stream_seed
 from evaluator.protocol import PROTOCOLS, Setting, settings_of
 from evaluator.train import Group, Run, sweep

@@ -16,7 +16,7 @@ from evaluator.protocol import Protocol, Setting, from_json
 from evaluator.train import Group, Progress, Run, train_group
 
 if TYPE_CHECKING:
-    from evaluator.fusion.compiled import Library
+    from evaluator.fusion.library import Library
 
 
 def serve(header: dict[str, Any], tensors: dict[str, Tensor], operator: Loaded, send: Callable[..., None]) -> None:
@@ -55,7 +55,7 @@ def _library(operator: Loaded) -> "Library | None":
     """Where a naive operator's compiled kernels are kept, from setting to setting; None where it is not compiled."""
     if operator.device.type != "cuda" or operator.form != "naive":
         return None
-    from evaluator.fusion.compiled import Library
+    from evaluator.fusion.library import Library
 
     return Library()
 

@@ -29,7 +29,7 @@ from evaluator.protocol import Protocol, Setting
 from evaluator.tasks import Examples, generate
 
 if TYPE_CHECKING:
-    from evaluator.fusion.compiled import Library
+    from evaluator.fusion.library import Library
 
 
 @dataclass(frozen=True)
