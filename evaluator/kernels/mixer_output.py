@@ -11,7 +11,7 @@ from evaluator.kernels.linear import sum_rows
 from evaluator.kernels.norm import EPS, through_norm, unit_rows
 
 FORWARD = {"ROWS": 64, "num_warps": 4, "num_stages": 2}  # tokens of a program
-BACKWARD = {"ROWS": 64, "num_warps": 4, "num_stages": 2}  # tokens at a time
+BACKWARD = {"ROWS": 64, "num_warps": 4, "num_stages": 3}  # tokens at a time
 SHARES = 22  # programs that share a replica's tokens in a backward pass, each with sums of its own for the weights
 
 
