@@ -1,6 +1,7 @@
 """Scoring one variant: what is not done yet is trained and audited, between gates, and kept as each setting ends."""
 
 import datetime
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 from typing import Protocol as Interface
@@ -39,20 +40,27 @@ def score(job: Job, report: Report, place: Place) -> dict[str, Any]:
     header |= place.environment(job)
     header["started"] = _write(job, header, None)["started"]
     progress = Progress(job.protocol, todo, report)
-    return _write(job, header, _run_between_gates(place, job, todo, progress) if todo else None)
+    return _write(job, header, _run_between_gates(place, job, todo, progress, report) if todo else None)
 
 
-def _run_between_gates(place: Place, job: Job, todo: Sequence[Setting], progress: Progress) -> Failure | None:
+def _run_between_gates(place: Place, job: Job, todo: Sequence[Setting], progress: Progress, report: Report) -> Failure | None:
     """On a GPU the causal, row and memory gates are asked at the trainer's own sizes, before training and after it.
 
     On a CPU `check` has asked the same on the same device; the audit asks about causality after training anyway.
     """
-    if job.device.type == "cuda" and (message := place.gates(job, todo)):
+    if job.device.type == "cuda" and (message := _gates(place, job, todo, "before", report)):
         return "check-failed", message
     failure = place.run(job, todo, progress)
-    if not failure and job.device.type == "cuda" and (message := place.gates(job, todo)):
+    if not failure and job.device.type == "cuda" and (message := _gates(place, job, todo, "after", report)):
         return "audit-failed", f"after training: {message}"
     return failure
+
+
+def _gates(place: Place, job: Job, todo: Sequence[Setting], when: str, report: Report) -> str | None:
+    began = time.monotonic()
+    message = place.gates(job, todo)
+    report({"event": "note", "message": f"gates on the device, {when} training: {time.monotonic() - began:.0f} s"})
+    return message
 
 
 def _header(job: Job) -> dict[str, Any]:
