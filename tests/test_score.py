@@ -8,6 +8,8 @@ import pytest
 from scoring import CHEAP, SHORT, always, job_of, once, rows_of, scored
 
 from evaluator import job, results
+from evaluator.bench import Bench
+from evaluator.progress import Progress
 
 KILL = "os.kill(os.getpid(), signal.SIGKILL)"
 
@@ -78,3 +80,22 @@ def test_what_is_done_is_not_trained_again(tmp_path: Path) -> None:
     assert evaluation["tasks"]["memorization"]["settings_done"] == 1
     assert [e["message"] for e in told] == ["going on: 2 settings are done already"]
     assert (asked.out / "runs.csv").read_bytes() == before
+
+
+def test_the_process_that_trains_is_the_one_that_the_gates_ask(tmp_path):
+    """An operator that is honest until it has been trained for some steps: a fresh process would show nothing."""
+    rows = SHORT.batch_size * len(SHORT.lrs) * len(SHORT.weight_decays)
+    late = f'''"""Values come back as they are, for a while."""
+steps = []
+
+
+def delta_rule(q, k, v, beta, *, chunk_size):
+    if q.shape[0] == {rows} and q.requires_grad:
+        steps.append(1)
+    return v.roll(-1, 2) if len(steps) > 10 else v.clone()
+'''
+    job = job_of(tmp_path, late)
+    with Bench(job) as bench:
+        assert bench.gates(job.settings) is None
+        bench.train(job.settings[0], Progress(job.protocol, job.settings, lambda event: None)).exception()
+        assert "not causal" in bench.gates(job.settings)
