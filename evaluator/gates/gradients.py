@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from evaluator.gates.probe import Probe, Rejected, Tensors
+from evaluator.gates.probe import Probe, Rejected, Tensors, loudness
 from evaluator.operator import OperatorError, OperatorProcess
 
 SHAKES = (1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3)
@@ -167,7 +167,7 @@ def _checks_at(
 ) -> list[Check]:
     """Forward at x +- h d for every step in one batch, for each direction d, given as the inputs that it moves."""
     x = probe.inputs(operator, 1, T, K=dim, dtype=dtype)
-    grad_o = probe.randn(1, probe.num_heads, T, dim, dtype=dtype)
+    grad_o = probe.randn(1, probe.num_heads, T, dim, dtype=dtype) / loudness(operator.forward(x, chunk_size=probe.chunk_size))
     _, grads = operator.vjp(x, grad_o, chunk_size=probe.chunk_size)
     full = {n: g if g is not None else torch.zeros_like(x[n]) for n, g in grads.items()}
     return [

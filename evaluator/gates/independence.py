@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from evaluator.gates.probe import EPS, Probe, Rejected, Tensors, gap, row, size
+from evaluator.gates.probe import EPS, Probe, Rejected, Tensors, apart, row, size
 from evaluator.gates.rounding import LITTLE, another_shape, is_noise, stretched
 from evaluator.operator import OperatorProcess
 
@@ -89,8 +89,8 @@ def elsewhere(
     o, difference = ask()
     moved = difference.abs().nan_to_num(nan=torch.inf)
     # Sums of the same shape round the same way, so next to nothing may differ. An output rounds at its own size: a leak
-    # that is small beside the other channels may be large in its own.
-    sizes = (o.double().abs().nan_to_num(nan=0.0) * kept[..., None]).amax((1, 2, 3), keepdim=True).clamp(1e-30, 1e30)
+    # that is small beside other tokens or channels may be large in its own.
+    sizes = o.double().abs().nan_to_num(nan=0.0).amax(3, keepdim=True).clamp(1e-30, 1e30)
     allowed = torch.maximum(4 * EPS["float32"] * sizes, 4 * torch.finfo(o.dtype).eps * o.double().abs())
     if bool((moved <= allowed).all()):
         return o
@@ -150,7 +150,7 @@ def _not_alone(operator: OperatorProcess, probe: Probe, x: Tensors, o: Tensor) -
     at = probe.randint(0, len(o) - 1)
     one = row(x, slice(at, at + 1))
     alone = operator.forward(one, chunk_size=probe.chunk_size)
-    moved = gap(o[at : at + 1], alone)
+    moved = apart(o[at : at + 1], alone)
     return moved > 0 and moved > another_shape(operator, probe, one, alone)
 
 
@@ -177,7 +177,7 @@ def _prefix(operator: OperatorProcess, probe: Probe, T: int, cut: int) -> str | 
     part = {n: v[:, :, :cut].contiguous() if n in probe.over_time(x) else v for n, v in x.items()}
     whole = operator.forward(x, chunk_size=probe.chunk_size)[:, :, :cut]
     alone = operator.forward(part, chunk_size=probe.chunk_size)
-    moved = gap(whole, alone)
+    moved = apart(whole, alone)
     if not moved or moved <= (allowed := another_shape(operator, probe, part, alone)):
         return None
     return f"{moved:.3g} at token {cut} of {T}, where rounding explains {allowed:.2g}"
@@ -223,20 +223,19 @@ def rows(operator: OperatorProcess, probe: Probe) -> None:
         _rows(operator, probe, B, T)
     x = probe.inputs(operator, 3, probe.randint(300, 900))  # `state` asks with equal rows
     o, now = (operator.forward(given, chunk_size=probe.chunk_size)[0] for given in (x, row(x, torch.tensor([0, 0, 0]))))
-    if gap(o, now) > 4e-7 * size(o):
-        raise Rejected(f"rows are not independent: with others equal to it a row's output moves by {gap(o, now):.3g}")
+    if apart(now, o) > 4e-7:
+        raise Rejected(f"rows are not independent: with others equal to it a row's output moves by {apart(now, o):.3g} of the largest")
 
 
 def _rows(operator: OperatorProcess, probe: Probe, B: int, T: int) -> None:
     x = probe.inputs(operator, B, T)
     o = operator.forward(x, chunk_size=probe.chunk_size)
-    allowed = 1e-2 * size(o)  # sums of another order may round; what is below shows to the bit further down
     order = torch.randperm(B, generator=probe.rng)
     by_beta = x["beta"].sum((1, 2)).argsort()
     for index, what in ((order, "permuted"), (by_beta, "sorted"), (torch.zeros(B, dtype=torch.long), "all equal")):
-        moved = gap(operator.forward(row(x, index), chunk_size=probe.chunk_size), o[index])
-        if moved > allowed:
-            raise Rejected(f"rows are not independent: with the rows {what} a row's output moves by {moved:.3g}")
+        moved = apart(operator.forward(row(x, index), chunk_size=probe.chunk_size), o[index])
+        if moved > 1e-2:  # sums of another order may round; what is below shows to the bit further down
+            raise Rejected(f"rows are not independent: with the rows {what} a row's output moves by {moved:.3g} of the largest")
     near = {n: v[:1] * (1 + 1e-4 * probe.randn(*v.expand(B, *v.shape[1:]).shape)) for n, v in x.items()}
     for batch, magnitude in ((x, 1.0), (x, 300.0), (near, 1.0)):
         o = operator.forward(batch, chunk_size=probe.chunk_size)
@@ -247,10 +246,8 @@ def _rows(operator: OperatorProcess, probe: Probe, B: int, T: int) -> None:
         for name in changed.keys() - set(probe.over_time(x)):
             changed[name] = torch.where(others.view(-1, *[1] * (x[name].dim() - 1)), changed[name] + 0.3, changed[name])
         now = operator.forward(changed, chunk_size=probe.chunk_size)
-        if gap(o[keep], now[keep]) > 4e-7 * size(o[keep]):
-            raise Rejected(
-                f"rows are not independent: changing the others moves row {keep} by {gap(o[keep], now[keep]):.3g}"
-            )
+        if (moved := apart(now[keep], o[keep])) > 4e-7:
+            raise Rejected(f"rows are not independent: changing the others moves row {keep} by {moved:.3g} of the largest")
 
 
 def heads(operator: OperatorProcess, probe: Probe) -> None:
@@ -263,6 +260,5 @@ def heads(operator: OperatorProcess, probe: Probe) -> None:
         keep = probe.randint(0, H - 1)
         mask = (torch.arange(H) != keep)[None, :, None].expand(2, H, T)
         now = operator.forward(probe.replaced(x, mask, 50.0), chunk_size=probe.chunk_size)
-        moved = gap(o[:, keep], now[:, keep])
-        if moved > 4e-7 * size(o[:, keep]):
-            raise Rejected(f"heads are not independent: changing the others moves head {keep} of {H} by {moved:.3g}")
+        if (moved := apart(now[:, keep], o[:, keep])) > 4e-7:
+            raise Rejected(f"heads are not independent: changing the others moves head {keep} of {H} by {moved:.3g} of the largest")

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from evaluator import layers
 from evaluator.operator import Description, OperatorProcess
 
 Tensors = dict[str, Tensor]
@@ -179,6 +180,21 @@ def gap(a: Tensor, b: Tensor) -> float:
 def size(x: Tensor) -> float:
     """The largest magnitude, at least something above zero."""
     return max(float(x.double().abs().nan_to_num(nan=torch.inf).max()), 1e-30) if x.numel() else 1e-30
+
+
+def normed(o: Tensor) -> Tensor:
+    """Outputs as the layer passes them on, each head's divided by its size; float64."""
+    return o.double() / loudness(o.double())
+
+
+def loudness(o: Tensor) -> Tensor:
+    """What the layer divides outputs by, [..., 1]: a token may be loud to hide what is in another one."""
+    return (o.square().mean(-1, keepdim=True) + layers.EPS).sqrt()
+
+
+def apart(a: Tensor, b: Tensor) -> float:
+    """How far outputs differ as the layer passes them on, over the largest: one loud token hides no other."""
+    return gap(normed(a), normed(b)) / size(normed(b))
 
 
 def row(x: Tensors, index: Tensor | slice) -> Tensors:

@@ -5,7 +5,7 @@ import functools
 import torch
 from torch import Tensor
 
-from evaluator.gates.probe import Probe, Tensors
+from evaluator.gates.probe import Probe, Tensors, loudness
 from evaluator.operator import OperatorProcess
 
 THRESHOLD = {"float64": 1e-9, "float32": 3e-6, "lower": 3e-2}
@@ -24,20 +24,17 @@ def carried(operator: OperatorProcess, probe: Probe, x: Tensors, past: int, C: i
     """
     ask = functools.partial(_to_the_past, operator, probe, x, past, C)
     T, dim, dtype = x["v"].shape[2], x["v"].shape[3], x["v"].dtype
-    channels = torch.zeros(dim, probe.num_heads, T, dim, dtype=dtype)
-    channels[:, 0, past:] = torch.eye(dim, dtype=dtype)[:, None] * probe.randn(T - past, 1, dtype=dtype)
-    found = ask(channels)
+    weights = torch.zeros(1, probe.num_heads, T, dim, dtype=dtype)
+    weights[:, 0, past:] = 1 / loudness(operator.forward(x, chunk_size=C)[:, 0, past:])
+    found = ask(torch.eye(dim, dtype=dtype)[:, None, None] * weights * probe.randn(1, 1, T, 1, dtype=dtype))
     by_channel, by_input = torch.cat(list(found.values()), 1).norm(dim=1), {n: g.norm() for n, g in found.items()}
-    weights = (by_channel.max() / by_channel.clamp_min(1e-30)).clamp_max(LOUD).to(dtype)
+    weights *= (by_channel.max() / by_channel.clamp_min(1e-30)).clamp_max(LOUD).to(dtype)
     scales = {n: (max(by_input.values()) / norm.clamp_min(1e-30)).clamp_max(LOUD) for n, norm in by_input.items()}
 
     def rows(combined: Tensor) -> Tensor:
         return torch.cat([g * scales[n] for n, g in ask(combined * weights).items()], 1)
 
-    draws = []
-    for _ in range(-(-most // ROWS)):
-        draws.append(torch.zeros(ROWS, probe.num_heads, T, dim, dtype=dtype))
-        draws[-1][:, 0, past:] = probe.randn(ROWS, T - past, dim, dtype=dtype)
+    draws = [probe.randn(ROWS, probe.num_heads, T, dim, dtype=dtype) for _ in range(-(-most // ROWS))]
     jacobian = [rows(combined) for combined in draws]
     factors = 1 + torch.rand(ROWS, generator=probe.rng, dtype=dtype)
     again = rows(draws[0] * factors.view(-1, 1, 1, 1)) / factors[:, None]

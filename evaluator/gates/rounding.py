@@ -1,11 +1,11 @@
-"""What rounding explains: how far outputs may differ that are the same but for the order of sums."""
+"""What rounding explains: how far outputs may be `apart` that are the same but for the order of sums."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from evaluator.gates.probe import EPS, Probe, Tensors, gap, size
+from evaluator.gates.probe import EPS, Probe, Tensors, apart
 from evaluator.operator import OperatorProcess
 
 LITTLE = 64 * EPS["float32"]
@@ -28,7 +28,7 @@ def _answer(operator: OperatorProcess, probe: Probe, x: Tensors, o: Tensor, time
     eps = max(eps, torch.finfo(x["q"].dtype).eps)
     shaken = {n: v * (1 + 2 * eps * probe.randn(*v.shape, dtype=v.dtype)) for n, v in x.items()}
     moved = operator.forward(shaken, chunk_size=probe.chunk_size)[:, :, : o.shape[2]]
-    return times * gap(moved, o) + 50 * eps * size(o)
+    return times * apart(moved, o) + 50 * eps
 
 
 def is_noise(difference: Callable[[int], Tensor], allowed: Tensor | float, largest: Tensor | float) -> bool:

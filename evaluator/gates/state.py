@@ -5,7 +5,7 @@ import contextlib
 import torch
 from torch import Tensor
 
-from evaluator.gates.probe import Probe, Rejected, Tensors, gap, size
+from evaluator.gates.probe import Probe, Rejected, Tensors, apart, gap, loudness, normed, size
 from evaluator.gates.rank import ROWS, THRESHOLD, carried
 from evaluator.gates.rounding import another_way
 from evaluator.operator import OperatorError, OperatorProcess
@@ -17,7 +17,7 @@ def chunk(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     # None is larger than the trainer's: what may grow by a factor in every token of a chunk ends there.
     o = {c: operator.forward(x, chunk_size=c) for c in (8, 16, 32)}
     allowed = another_way(operator, probe, x, o[32])
-    invariant = all(gap(o[c], o[32]) <= allowed for c in o)
+    invariant = all(apart(o[c], o[32]) <= allowed for c in o)
     if not invariant and _wider(operator, probe, x, o[32]):
         raise Rejected(
             "the first 64 tokens are the same with chunk_size 32 and 64, and 32 empty tokens in front change what follows "
@@ -31,14 +31,14 @@ def _wider(operator: OperatorProcess, probe: Probe, x: Tensors, o: Tensor) -> bo
     over_time = probe.over_time(x)
     start = {n: v[:, :, :64].contiguous() if n in over_time else v for n, v in x.items()}
     first, second = (operator.forward(start, chunk_size=c) for c in (32, 64))
-    if gap(first, second) > another_way(operator, probe, start, first):
+    if apart(second, first) > another_way(operator, probe, start, first):
         return False
 
     def unmoved_by(count: int) -> bool:
         """By `count` tokens of nothing in front."""
         empty = {n: torch.zeros(*v.shape[:2], count, *v.shape[3:], dtype=v.dtype) for n, v in x.items() if n in over_time}
         later = {n: torch.cat((empty[n], v), 2) if n in over_time else v for n, v in x.items()}
-        return gap(operator.forward(later, chunk_size=32)[:, :, count:], o) <= another_way(operator, probe, x, o)
+        return apart(operator.forward(later, chunk_size=32)[:, :, count:], o) <= another_way(operator, probe, x, o)
 
     return not unmoved_by(32) and any(unmoved_by(count) for count in (64, 128, 256))
 
@@ -93,7 +93,7 @@ def _jumps(operator: OperatorProcess, probe: Probe, dim: int, C: int, part: int)
     x = {n: v.expand(2 * part, *v.shape[1:]).contiguous() for n, v in probe.inputs(operator, 1, past + future, K=dim).items()}
     x["v"][:, 0, :past, 0] = 1e-6 * probe.randn(2 * part, past)
     x["beta"][:, :, past:] = 0
-    o = operator.forward(x, chunk_size=C)[:, 0, past:].double()
+    o = normed(operator.forward(x, chunk_size=C)[:, 0, past:])
     values = torch.linalg.svdvals(o[..., 0] - o[..., 0].mean(0))
     return int((values > 1e-4 * o.norm() / dim**0.5).sum())
 
@@ -170,6 +170,7 @@ def _of_channels(operator: OperatorProcess, probe: Probe, dim: int, count: int, 
         x["v"][..., asked] *= 1e-6
     kept = operator.measure(x, chunk_size=probe.chunk_size, repeat=1, memory=True)[1]
     size = max(2, min(-(-count // channels) + 2, 48, int(1.5e9 / max(kept, 1))))
+    weights = 1 / loudness(operator.forward(x, chunk_size=probe.chunk_size)[:, :1, past:])
     found, began = list[Tensor](), operator.clock()
     while (done := channels * sum(map(len, found))) < count:
         grad_o = torch.zeros(size, probe.num_heads, past + count, dim)
@@ -177,7 +178,7 @@ def _of_channels(operator: OperatorProcess, probe: Probe, dim: int, count: int, 
         if not done:  # one answer for all channels, and the same but for a factor
             combined[0] = combined[0, :, :1]
             combined[1] = 1.37 * combined[0]
-        grad_o[:, 0, past:].index_copy_(2, asked, combined)
+        grad_o[:, 0, past:].index_copy_(2, asked, combined * weights[0])
         rows = {n: v.expand(size, *v.shape[1:]).contiguous() for n, v in x.items()}
         _, grads = operator.vjp(rows, grad_o, chunk_size=probe.chunk_size, timeout=3 * operator.timeout)
         if (grad := grads["v"]) is None:
@@ -204,10 +205,8 @@ def recurrence(operator: OperatorProcess, probe: Probe) -> dict[str, object] | N
     grad_o = probe.randn(2, probe.num_heads, T, probe.head_dim)
     found = operator.recurrence(x, grad_o)
     o, grads = operator.vjp(x, grad_o, chunk_size=probe.chunk_size)
-    if gap(found.o, o) > another_way(operator, probe, x, o):
-        raise Rejected(
-            f"recurrence and delta_rule differ by {gap(found.o, o):.3g} in outputs of magnitude {size(o):.3g}"
-        )
+    if (moved := apart(found.o, o)) > another_way(operator, probe, x, o):
+        raise Rejected(f"recurrence and delta_rule differ by {moved:.3g} of the largest output")
     for name, grad in grads.items():
         other = found.grads[name]
         if grad is not None and (other is None or _far(grad, other, probe)):
