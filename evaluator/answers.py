@@ -37,7 +37,7 @@ def forward(header: wire.Header, tensors: Tensors, operator: Loaded, send: Send)
     for x in given.values():
         x.requires_grad_(header["grad"] and x.is_floating_point())
     with torch.set_grad_enabled(header["grad"]), _poison(header["poison"]):
-        inputs = _with_history(given) if header["grad"] else given
+        inputs = _with_history(given)
         o = call(operator.delta_rule, inputs, header["chunk_size"])
     echoed = {f"input:{name}": x for name, x in inputs.items()} if header["echo"] else {}
     send({}, {"o": o.detach(), **{name: x.detach() for name, x in echoed.items()}})
@@ -135,8 +135,12 @@ def _poison(wanted: bool) -> Iterator[None]:
 
 
 def _with_history(inputs: Tensors) -> Tensors:
-    """Inputs as the layer makes them: results of an operation, so that nothing tells a check from training."""
-    return {name: x.clone() for name, x in inputs.items()}
+    """Inputs as the layer makes them: results of an operation, q, k and v in one piece of memory; a check looks like training."""
+    made = {name: x.clone() for name, x in inputs.items()}
+    qkv = [made[name] for name in STANDARD[:3]]
+    if len({(x.shape, x.dtype) for x in qkv}) == 1:
+        made |= dict(zip(STANDARD, torch.stack(qkv).unbind(), strict=False))
+    return made
 
 
 def _to_device(tensors: Tensors, operator: Loaded) -> Tensors:

@@ -191,11 +191,27 @@ READ = {
     "a class": ("class A:\n    pass\n", "the class A"),
     "a metaclass": ("class A(torch.autograd.Function, metaclass=print):\n    pass\n", "the class A"),
     "a class attribute": ("class A(torch.autograd.Function):\n    memory = {}\n", "in A"),
-    "a module-level list": ("MEMORY = []\n", "no constant"),
+    "a module-level list that is written to": ("MEMORY = [0]\n\n\ndef f(x):\n    MEMORY.append(x)\n", "no constant"),
+    "a list by another name": ("MEMORY = [0]\n\n\ndef f(x, m=MEMORY):\n    m.append(x)\n", "no constant"),
+    "a list in a table": ("MEMORY = [[0]]\n\n\ndef f(x):\n    return MEMORY[0]\n", "no constant"),
+    "a reader of the variant's own": ("N = [0]\n\n\ndef len(x):\n    x.append(0)\n\n\ndef f():\n    len(N)\n", "no constant"),
+    "a method that remembers": ("remember = {}.setdefault\n", "no constant"),
+    "a view of a module-level tensor": ("COUNT = torch.zeros(1).T\n", "no constant"),
     "a module-level tensor": ("W = torch.ones(3)\n", "no constant"),
     "a patched function": ("F.silu = F.relu\n", "another module"),
     "a patch inside": ("def f(x):\n    F.silu = F.relu\n", "assignment to the attribute silu"),
     "a function attribute": ("def f(x):\n    f.memory = x\n", "assignment to the attribute memory"),
+    "a function attribute behind with": ("def f(x):\n    with torch.no_grad() as f.memory:\n        return x\n", "attribute memory"),
+    "a function attribute in a comprehension": ("def f(x):\n    return [0 for f.memory in x]\n", "attribute memory"),
+    "a context that a pattern binds": (
+        "class A(torch.autograd.Function):\n    @staticmethod\n    def forward(ctx, x):\n        match delta_rule:\n"
+        "            case ctx:\n                ctx.n = x\n        return x\n",
+        "assignment to the attribute n"),
+    "a context of a function inside": (
+        "class A(torch.autograd.Function):\n    @staticmethod\n    def forward(ctx, x):\n        def f(ctx):\n"
+        "            ctx.n = x\n        f(delta_rule)\n        return x\n",
+        "assignment to the attribute n"),
+    "a class by another name": ("from torch import Tensor as Function\n\n\nclass A(Function):\n    pass\n", "the class A"),
     "a lambda that remembers": ("N = lambda x, m=[]: m.append(x)\n", "no constant"),
     "an attribute of a function called ctx": ("def f(x):\n    ctx = f\n    ctx.n = x\n    return x\n", "assignment to the attribute n"),
     "a context that is another": (
@@ -219,7 +235,7 @@ READ = {
     "a hook of a node": ("def f(x):\n    return x.register_prehook\n", "register_prehook"),
     "a long sum": (f"N = {'1 + ' * 1500}1\n", "nested 150"),
     "a long chain": (f"def f(x):\n    return x{'.mT' * 1500}\n", "nested 150"),
-    "a list beside __all__": ("__all__ = ['delta_rule']\nCACHE = []\n", "a module-level value that is no constant"),
+    "a list beside __all__": ("__all__ = ['delta_rule']\nCACHE = []\n\n\ndef f(x):\n    return CACHE\n", "a module-level value that is no constant"),
     "a global": ("N = 0\n\n\ndef f(x):\n    global N\n    N = N + 1\n", "global"),
     "random numbers": ("def f(x):\n    return torch.rand(3)\n", "only from parameters"),
     "noise in place": ("def f(x):\n    return x.normal_()\n", "normal_"),
@@ -260,6 +276,12 @@ def test_the_reading_passes_every_stored_variant(path):
 def test_a_text_that_names_what_it_is_filled_with_is_readable():
     text = BODY.replace("    return", "    text = '{:.2f} of {}, {x}'.format(1.0, 2, x=3)\n    return")
     assert source.read({"naive": text}) == []
+
+
+def test_a_table_that_is_only_read_is_readable():
+    tables = "import torch\n\nDECAYS = [0.9, 0.5]\nMIX = {'fast': 0.25, 'slow': (1, 2)}\n\n\n"
+    used = "    for name, decay in zip(MIX, DECAYS):\n        q = q * MIX[name] * len(DECAYS) + torch.tensor(DECAYS).sum()\n"
+    assert source.read({"naive": tables + BODY.replace("    return", used + "    return")}) == []
 
 
 def test_a_variant_without_its_function_or_with_other_arguments_is_told():

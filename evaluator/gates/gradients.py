@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from evaluator.gates.probe import Probe, Rejected, Tensors
+from evaluator.gates.probe import Probe, Rejected, Tensors, loudness
 from evaluator.operator import OperatorError, OperatorProcess
 
 SHAKES = (1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3)
@@ -17,13 +17,21 @@ COARSE = 3e-2
 
 
 def reach(operator: OperatorProcess, probe: Probe) -> None:
-    """A gradient reaches q, k, v, beta, every projection and every declared parameter, else it can't be trained."""
+    """A gradient reaches q, k, v, beta, every projection and every declared parameter, else it can't be trained.
+
+    A bound may wait for larger inputs, or for a parameter that has moved: one kind of inputs must reach it.
+    """
     T = 4 * probe.chunk_size + 1
-    x = probe.inputs(operator, 2, T)
-    _, grads = operator.vjp(x, probe.randn(2, probe.num_heads, T, probe.head_dim), chunk_size=probe.chunk_size)
-    dead = [n for n, g in grads.items() if g is None or not bool(g.any())]
-    if dead:
-        raise Rejected(f"no gradient reaches {', '.join(dead)} at T = {T}; use each input, without detach() on the way")
+    dead: set[str] | None = None
+    for scale, far in ((1.0, 0.0), (10.0, 0.0), (1.0, -4.0), (60.0, 4.0)):
+        x = probe.inputs(operator, 2, T, scale=scale)
+        x = {n: v if n in probe.over_time(x) else v + far for n, v in x.items()}
+        _, grads = operator.vjp(x, probe.randn(2, probe.num_heads, T, probe.head_dim), chunk_size=probe.chunk_size)
+        unreached = {n for n, g in grads.items() if g is None or not bool(g.any())}
+        dead = unreached if dead is None else dead & unreached
+        if not dead:
+            return
+    raise Rejected(f"no gradient reaches {', '.join(sorted(dead or ()))} at T = {T}; use each input, without detach() on the way")
 
 
 # --- precision ----------------------------------------------------------------------------------
@@ -143,21 +151,23 @@ def derivative(operator: OperatorProcess, probe: Probe) -> None:
 
 
 def _checks(operator: OperatorProcess, probe: Probe) -> list[Check]:
-    """Along one direction of each input and three of all, and one of each at the trainer's own heads."""
+    """Along one direction of each input and three of all, one of each at the trainer's own heads, and two far back."""
     dtype = torch.float64 if _takes_float64(operator, probe) else torch.float32
+    T, quick = 4 * probe.chunk_size + 1, probe.properties.get("milliseconds_a_token", 0.0) < 1
+    long = probe.randint(300, 700)
     return [
-        *_checks_at(operator, probe, 16, dtype, lambda names: [[name] for name in names] + [names] * 3),
-        *_checks_at(operator, probe, probe.head_dim, dtype, lambda names: [[name] for name in names]),
+        *_checks_at(operator, probe, T, 16, dtype, lambda names: [[name] for name in names] + [names] * 3),
+        *_checks_at(operator, probe, T, probe.head_dim, dtype, lambda names: [[name] for name in names]),
+        *(_checks_at(operator, probe, long, 16, dtype, lambda names: [names] * 2) if quick else []),
     ]
 
 
 def _checks_at(
-    operator: OperatorProcess, probe: Probe, dim: int, dtype: torch.dtype, directions: Callable[[list[str]], list[list[str]]]
+    operator: OperatorProcess, probe: Probe, T: int, dim: int, dtype: torch.dtype, directions: Callable[[list[str]], list[list[str]]]
 ) -> list[Check]:
     """Forward at x +- h d for every step in one batch, for each direction d, given as the inputs that it moves."""
-    T = 4 * probe.chunk_size + 1
     x = probe.inputs(operator, 1, T, K=dim, dtype=dtype)
-    grad_o = probe.randn(1, probe.num_heads, T, dim, dtype=dtype)
+    grad_o = probe.randn(1, probe.num_heads, T, dim, dtype=dtype) / loudness(operator.forward(x, chunk_size=probe.chunk_size))
     _, grads = operator.vjp(x, grad_o, chunk_size=probe.chunk_size)
     full = {n: g if g is not None else torch.zeros_like(x[n]) for n, g in grads.items()}
     return [

@@ -3,11 +3,14 @@
 import torch
 from torch import Tensor
 
-from evaluator.gates.probe import EPS, Probe, Rejected, Tensors, gap, row, size
+from evaluator.gates.probe import EPS, Probe, Rejected, Tensors, apart, row, size
+from evaluator.gates.rounding import LITTLE, another_shape, is_noise, stretched
 from evaluator.operator import OperatorProcess
 
 SIZES = (1.0, 50.0, 3000.0)
 """Magnitudes of what is put in place: a leak scaled down by 1e-5 must show, and one behind a normalisation too."""
+PROTOCOL = (32, 64, 127, 128, 255, 256, 511, 512, 1023, 1024)
+"""Lengths that the trainer uses, with and without the last token."""
 
 
 def causal(operator: OperatorProcess, probe: Probe) -> None:
@@ -23,11 +26,19 @@ def causal(operator: OperatorProcess, probe: Probe) -> None:
 
 
 def _where_training_leads(operator: OperatorProcess, probe: Probe) -> None:
-    """A leak may wait for what training can steer to: magnitudes, saturation, a switch, a token that came before."""
-    for B, K, dtype, grad in ((96, probe.small_dim, probe.dtypes[0], True), (24, probe.head_dim, probe.dtypes[-1], False)):
-        x, changed, kept = probe.varied(operator, B, probe.randint(40, 60), K, dtype)
-        o, now = (operator.forward(given, chunk_size=probe.chunk_size, grad=grad) for given in (x, changed))
-        _unmoved(o, now, kept[:, None].expand(o.shape[:3]), kept.sum(1), "the inputs")
+    """A leak may wait for what training can steer to: magnitudes, saturation, a switch, a token that came before.
+
+    Many short rows, as each has one cut, and long ones; in training's dtypes with gradients, and without.
+    """
+    wide, narrow, first, last = probe.head_dim, probe.small_dim, probe.dtypes[0], probe.dtypes[-1]
+    for B, T, K, dtype, grad in (
+        (256, probe.randint(16, 30), narrow, first, True),
+        (96, probe.randint(16, 30), wide, last, True),
+        (32, probe.randint(40, 60), wide, first, False),
+        (32, probe.randint(200, 400), narrow, first, False),
+        (32, probe.randint(200, 400), narrow, last, True),
+    ):
+        elsewhere(operator, probe, *probe.varied(operator, B, T, K, dtype), grad=grad)
 
 
 def _every_cut(operator: OperatorProcess, probe: Probe) -> None:
@@ -63,40 +74,46 @@ def cut_off(
     everything = torch.zeros(B, dtype=torch.bool) if others is None else others
     changed = probe.replaced(x, late | everything[:, None, None], magnitude)
     changed = x | {only: changed[only]} if only else changed
-    o = operator.forward(x, chunk_size=probe.chunk_size, grad=grad)
-    now = operator.forward(changed, chunk_size=probe.chunk_size, grad=grad)
-    _unmoved(o, now, ~late & ~everything[:, None, None], cuts, only or "the inputs")
-    return o
+    return elsewhere(operator, probe, x, changed, ~late & ~everything[:, None, None], grad=grad, what=only or "the inputs")
 
 
-def _unmoved(o: Tensor, now: Tensor, kept: Tensor, cuts: Tensor, what: str) -> None:
-    """Nothing but rounding may differ; sums of the same shape round the same way, so next to nothing."""
-    sizes = (o.double().abs().nan_to_num(nan=0.0) * kept[..., None]).amax((1, 2, 3)).clamp(1e-30, 1e30)  # of each row
-    # An output rounds at its own size: a leak that is small beside the other channels may be large in its own.
-    allowed = torch.maximum(4 * EPS["float32"] * sizes.view(-1, 1, 1, 1), 4 * torch.finfo(o.dtype).eps * o.double().abs())
-    same = (o == now) | ~kept[..., None] | (o.isnan() & now.isnan())
-    moved = torch.where(same, 0.0, (o.double() - now.double()).abs()).nan_to_num(nan=torch.inf)
-    far = (moved > allowed).any(3).any(1)
-    if not bool(far.any()):
-        return
-    moved = moved.amax((1, 3))
-    row_, token = (int(i) for i in torch.nonzero(far)[0])
+def elsewhere(
+    operator: OperatorProcess, probe: Probe, x: Tensors, changed: Tensors, kept: Tensor, *, grad: bool, what: str = "the inputs"
+) -> Tensor:
+    """Outputs where `kept` [B, H, T] is true are the same for the inputs changed elsewhere; returns those of x."""
+
+    def ask(number: int = 0) -> tuple[Tensor, Tensor]:
+        o, now = (operator.forward(stretched(y, number), chunk_size=probe.chunk_size, grad=grad) for y in (x, changed))
+        return o, torch.where((o == now) | ~kept[..., None] | (o.isnan() & now.isnan()), 0.0, now.double() - o.double())
+
+    o, difference = ask()
+    moved = difference.abs().nan_to_num(nan=torch.inf)
+    # Sums of the same shape round the same way, so next to nothing may differ. An output rounds at its own size: a leak
+    # that is small beside other tokens or channels may be large in its own.
+    sizes = o.double().abs().nan_to_num(nan=0.0).amax(3, keepdim=True).clamp(1e-30, 1e30)
+    allowed = torch.maximum(4 * EPS["float32"] * sizes, 4 * torch.finfo(o.dtype).eps * o.double().abs())
+    if bool((moved <= allowed).all()):
+        return o
+    largest = torch.stack([changed[n].double().abs().flatten(1).amax(1) for n in probe.over_time(x)]).amax(0)
+    largest = torch.maximum(sizes, largest.view(-1, 1, 1, 1))
+    if bool((moved <= torch.maximum(allowed, LITTLE * largest)).all()) and is_noise(lambda number: ask(number)[1], allowed, largest):
+        return o
+    row_, head, token, _ = (int(i) for i in torch.nonzero(moved > allowed)[0])
     B, H, T = kept.shape
-    little = moved.max() <= 64 * EPS["float32"] * sizes.max()
-    hint = "; so little may be the rounding of an FFT or a sum over all tokens: take it in float64" if little else ""
+    cut = int(kept[row_, head].sum())
+    since = f"from token {cut} on" if cut < T else "of other heads or rows"
     raise Rejected(
-        f"not causal: changing {what} from token {int(cuts[row_])} on moves the output of token {token} by "
-        f"{float(moved[row_, token]):.3g} (B = {B}, H = {H}, T = {T}, {str(o.dtype).removeprefix('torch.')}); "
-        f"an output may depend on its own and earlier tokens of its row alone{hint}"
+        f"not causal: changing {what} {since} moves the output of token {token} by "
+        f"{float(moved[row_, head, token].max()):.3g} (B = {B}, H = {H}, T = {T}, {str(o.dtype).removeprefix('torch.')}); "
+        "an output may depend on its own and earlier tokens of its row and head alone"
     )
 
 
 def lengths(operator: OperatorProcess, probe: Probe) -> None:
     """The same at the trainer's own heads, every length it uses and one beyond 1,024, so that no length is the exception."""
-    protocol = [32, 64, 127, 128, 255, 256, 511, 512, 1023, 1024]
     often = [*range(2, 137), 160, 192, 200, 224, 257, 384, 513, 768, probe.randint(140, 1000)]
     began, allowed = operator.clock(), 7.0
-    for T in [*protocol, probe.randint(1025, 2100), *often]:
+    for T in [*PROTOCOL, probe.randint(1025, 2100), *often]:
         if operator.clock() - began > allowed:  # a slow operator is asked at those that come first
             return
         x = probe.inputs(operator, 2, T)
@@ -116,8 +133,12 @@ def batches(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     for B, T in plan:
         if operator.clock() - began > 2.5 and seen:
             break
-        x = probe.inputs(operator, B, T)
-        o = cut_off(operator, probe, x, probe.cuts(x), 30.0, others=torch.rand(B, generator=probe.rng) < 0.5)
+        if T == 5:
+            x, changed, kept = probe.varied(operator, B, T, probe.head_dim, probe.dtype)
+            o = elsewhere(operator, probe, x, changed, kept, grad=False)
+        else:
+            x = probe.inputs(operator, B, T)
+            o = cut_off(operator, probe, x, probe.cuts(x), 30.0, others=torch.rand(B, generator=probe.rng) < 0.5)
         if all(_not_alone(operator, probe, x, o) for _ in range(3)):  # by luck rounding can decide a top-k
             raise Rejected(f"a row alone gives another output than among {B} rows (T = {T}); rows are independent")
         seen.append(f"{B}x{T}")
@@ -129,21 +150,26 @@ def _not_alone(operator: OperatorProcess, probe: Probe, x: Tensors, o: Tensor) -
     at = probe.randint(0, len(o) - 1)
     one = row(x, slice(at, at + 1))
     alone = operator.forward(one, chunk_size=probe.chunk_size)
-    return gap(o[at : at + 1], alone) > tolerance(operator, probe, one, alone)
+    moved = apart(o[at : at + 1], alone)
+    return moved > 0 and moved > another_shape(operator, probe, one, alone)
 
 
 def prefix(operator: OperatorProcess, probe: Probe) -> None:
-    """f(x[:t]) = f(x)[:t]: an output may not know how long the sequence is. Three draws must fail, as sums may round."""
-    # What is long is held to what the other gates have seen.
-    for low, high, first in ((70, 180, 2), (200, 500, 120), (600, 1024, 120)):
-        found = None
-        for _ in range(3):
-            T = probe.randint(low, high)
-            found = _prefix(operator, probe, T, probe.randint(first, min(T - 1, 180)))
-            if not found:
-                break
-        if found:
-            raise Rejected(f"outputs depend on the total length: a prefix alone gives others, by {found}")
+    """f(x[:t]) = f(x)[:t]: an output may not know how long the sequence is. Three draws must fail, as sums may round.
+
+    At any length and at the trainer's own, so that what was seen at others holds there.
+    """
+    drawn = probe.randint(70, 180), probe.randint(200, 500), probe.randint(600, 1024)
+    began, allowed = operator.clock(), 4.0
+    for T in (*drawn, *PROTOCOL):
+        if operator.clock() - began > allowed:  # a slow operator is asked at those that come first
+            return
+        # What is long is held to what the other gates have seen.
+        found = [_prefix(operator, probe, T, probe.randint(min(T // 2, 120), min(T - 1, 180)))]
+        while found[-1] and len(found) < 3:
+            found.append(_prefix(operator, probe, T, probe.randint(min(T // 2, 120), min(T - 1, 180))))
+        if found[-1]:
+            raise Rejected(f"outputs depend on the total length: a prefix alone gives others, by {found[-1]}")
 
 
 def _prefix(operator: OperatorProcess, probe: Probe, T: int, cut: int) -> str | None:
@@ -151,57 +177,65 @@ def _prefix(operator: OperatorProcess, probe: Probe, T: int, cut: int) -> str | 
     part = {n: v[:, :, :cut].contiguous() if n in probe.over_time(x) else v for n, v in x.items()}
     whole = operator.forward(x, chunk_size=probe.chunk_size)[:, :, :cut]
     alone = operator.forward(part, chunk_size=probe.chunk_size)
-    moved, allowed = gap(whole, alone), tolerance(operator, probe, part, alone)
-    return None if moved <= allowed else f"{moved:.3g} at token {cut} of {T}, where rounding explains {allowed:.2g}"
-
-
-def tolerance(operator: OperatorProcess, probe: Probe, x: Tensors, o: Tensor) -> float:
-    """What rounding explains: the answer to inputs moved by the operator's own precision, thirty times."""
-    eps = max(EPS[probe.precision], EPS["float32"] if x["q"].dtype != torch.float64 else 0.0)
-    eps = max(eps, torch.finfo(x["q"].dtype).eps)
-    shaken = {n: v * (1 + 2 * eps * probe.randn(*v.shape, dtype=v.dtype)) for n, v in x.items()}
-    moved = operator.forward(shaken, chunk_size=probe.chunk_size)[:, :, : o.shape[2]]
-    return 30 * gap(moved, o) + 50 * eps * size(o)
+    moved = apart(whole, alone)
+    if not moved or moved <= (allowed := another_shape(operator, probe, part, alone)):
+        return None
+    return f"{moved:.3g} at token {cut} of {T}, where rounding explains {allowed:.2g}"
 
 
 def backward(operator: OperatorProcess, probe: Probe) -> None:
-    """The gradient of outputs before a cut to inputs after it is zero, also through a custom backward."""
-    H, D = probe.num_heads, probe.head_dim
+    """The gradient of outputs of a row and head before a cut to inputs after it, of other rows and heads, is zero."""
     lengths = (probe.randint(33, 64), probe.randint(65, 130), 128, probe.randint(260, 520))
-    for T, dtype in [*((T, probe.dtype) for T in lengths), (probe.randint(33, 130), probe.dtypes[-1])]:
-        cut = probe.randint(1, T - 1)
-        x = probe.inputs(operator, 2, T, dtype=dtype)
-        grad_o = probe.randn(2, H, T, D, dtype=dtype)
-        grad_o[:, :, cut:] = 0
-        grad_o[1] = 0
-        _, grads = operator.vjp(x, grad_o, chunk_size=probe.chunk_size)
-        for name, grad in grads.items():
-            if grad is None:
-                continue
-            late = grad[0, :, cut:] if name in probe.over_time(x) else grad[:0]
-            for part, what in ((late, f"{name} after it"), (grad[1], f"{name} of another row")):
-                if bool(part.any()) and not size(part) <= 4e-7 * size(grad):
-                    raise Rejected(
-                        f"the gradient of outputs before token {cut} of {T} to {what} is {size(part):.3g}, not zero"
-                    )
+    for T in lengths:
+        _backward(operator, probe, 2, T, probe.dtype)
+    _backward(operator, probe, 2, probe.randint(33, 130), probe.dtypes[-1])
+    _backward(operator, probe, 768, 5, probe.dtype)
+
+
+def _backward(operator: OperatorProcess, probe: Probe, B: int, T: int, dtype: torch.dtype) -> None:
+    cut, at, head = probe.randint(1, T - 1), probe.randint(0, B - 1), probe.randint(0, probe.num_heads - 1)
+    x = probe.inputs(operator, B, T, dtype=dtype)
+    grad_o = torch.zeros(B, probe.num_heads, T, probe.head_dim, dtype=dtype)
+    grad_o[at, head, :cut] = probe.randn(cut, probe.head_dim, dtype=dtype)
+    over_time, asked = probe.over_time(x), grad_o.any(3)
+
+    def leaks(number: int = 0) -> dict[str, Tensor]:
+        """Gradients to what these outputs may not depend on, over the largest of all."""
+        _, grads = operator.vjp(stretched(x, number), grad_o, chunk_size=probe.chunk_size)
+        free = {n: ~asked if n in over_time else ~asked.flatten(1).any(1) for n in x}
+        found = {n: g.double() for n, g in grads.items() if g is not None}
+        largest = max(map(size, found.values()), default=1.0)
+        return {n: (g / largest)[free[n]] for n, g in found.items()}
+
+    found = leaks()
+    name = max(found, key=lambda n: size(found[n]), default="")
+    if not name or size(found[name]) <= 4e-7 or (size(found[name]) <= LITTLE and is_noise(lambda number: leaks(number)[name], 4e-7, 1.0)):
+        return
+    raise Rejected(
+        f"the gradient of outputs before token {cut} of {T} in row {at} and head {head} to {name} of later tokens or of other rows "
+        f"or heads is {size(found[name]):.3g} of the largest, not zero (B = {B})"
+    )
 
 
 def rows(operator: OperatorProcess, probe: Probe) -> None:
     """A row's output does not depend on the other rows: other values, another order, sorted, equal or nearly equal."""
     for B, T in ((6, probe.randint(34, 90)), (24, probe.randint(3, 34))):
         _rows(operator, probe, B, T)
+    x = probe.inputs(operator, 3, probe.randint(300, 900))  # `state` asks with equal rows
+    o, now = (operator.forward(given, chunk_size=probe.chunk_size)[0] for given in (x, row(x, torch.tensor([0, 0, 0]))))
+    if apart(now, o) > 4e-7:
+        raise Rejected(f"rows are not independent: with others equal to it a row's output moves by {apart(now, o):.3g} of the largest")
 
 
 def _rows(operator: OperatorProcess, probe: Probe, B: int, T: int) -> None:
     x = probe.inputs(operator, B, T)
     o = operator.forward(x, chunk_size=probe.chunk_size)
-    allowed = 1e-2 * size(o)  # sums of another order may round; what is below shows to the bit further down
     order = torch.randperm(B, generator=probe.rng)
     by_beta = x["beta"].sum((1, 2)).argsort()
     for index, what in ((order, "permuted"), (by_beta, "sorted"), (torch.zeros(B, dtype=torch.long), "all equal")):
-        moved = gap(operator.forward(row(x, index), chunk_size=probe.chunk_size), o[index])
-        if moved > allowed:
-            raise Rejected(f"rows are not independent: with the rows {what} a row's output moves by {moved:.3g}")
+        moved = apart(operator.forward(row(x, index), chunk_size=probe.chunk_size), o[index])
+        if moved > 1e-2:  # sums of another order may round; what is below shows to the bit further down
+            raise Rejected(f"rows are not independent: with the rows {what} a row's output moves by {moved:.3g} of the largest")
     near = {n: v[:1] * (1 + 1e-4 * probe.randn(*v.expand(B, *v.shape[1:]).shape)) for n, v in x.items()}
     for batch, magnitude in ((x, 1.0), (x, 300.0), (near, 1.0)):
         o = operator.forward(batch, chunk_size=probe.chunk_size)
@@ -212,10 +246,8 @@ def _rows(operator: OperatorProcess, probe: Probe, B: int, T: int) -> None:
         for name in changed.keys() - set(probe.over_time(x)):
             changed[name] = torch.where(others.view(-1, *[1] * (x[name].dim() - 1)), changed[name] + 0.3, changed[name])
         now = operator.forward(changed, chunk_size=probe.chunk_size)
-        if gap(o[keep], now[keep]) > 4e-7 * size(o[keep]):
-            raise Rejected(
-                f"rows are not independent: changing the others moves row {keep} by {gap(o[keep], now[keep]):.3g}"
-            )
+        if (moved := apart(now[keep], o[keep])) > 4e-7:
+            raise Rejected(f"rows are not independent: changing the others moves row {keep} by {moved:.3g} of the largest")
 
 
 def heads(operator: OperatorProcess, probe: Probe) -> None:
@@ -228,6 +260,5 @@ def heads(operator: OperatorProcess, probe: Probe) -> None:
         keep = probe.randint(0, H - 1)
         mask = (torch.arange(H) != keep)[None, :, None].expand(2, H, T)
         now = operator.forward(probe.replaced(x, mask, 50.0), chunk_size=probe.chunk_size)
-        moved = gap(o[:, keep], now[:, keep])
-        if moved > 4e-7 * size(o[:, keep]):
-            raise Rejected(f"heads are not independent: changing the others moves head {keep} of {H} by {moved:.3g}")
+        if (moved := apart(now[:, keep], o[:, keep])) > 4e-7:
+            raise Rejected(f"heads are not independent: changing the others moves head {keep} of {H} by {moved:.3g} of the largest")

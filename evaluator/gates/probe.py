@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from evaluator import layers
 from evaluator.operator import Description, OperatorProcess
 
 Tensors = dict[str, Tensor]
@@ -84,11 +85,12 @@ class Probe:
         return {name: value.to(dtype).contiguous() for name, value in x.items()}
 
     def varied(self, operator: OperatorProcess, B: int, T: int, K: int, dtype: torch.dtype) -> tuple[Tensors, Tensors, Tensor]:
-        """Rows as training may make them, the same with another future or wholly other, and which tokens are kept [B, T].
+        """Rows as training may make them, the same with another future or other heads or wholly other, and what is kept.
 
         Every input of every row has a magnitude of its own, from 0.01 to 100, beta may be saturated, learned parameters
-        far from where they began. Some rows hold tokens of nothing; some a few tokens again and again, shared by four rows;
-        some vectors of one sign, of a single channel, the same in all channels, or the same as the keys.
+        far from where they began. Some rows hold tokens of nothing; some a few tokens again and again, shared by four rows,
+        or their keys alone; some vectors of one sign, of a single channel, the same in all channels, or the same as the
+        keys, or on the way there. What is kept is a mask [B, H, T].
         """
         x = self.inputs(operator, B, 2 * T, K=K, dtype=torch.float64)
         for name in x:
@@ -111,22 +113,34 @@ class Probe:
         edge = (cuts > 0) & (self._uniform(B) < 0.2)  # a leak of one token shows right before the cut alone
         empty[from_row[edge], at[edge, cuts[edge] - 1]] = True
 
-        def taken(value: Tensor, tokens: Tensor) -> Tensor:
-            full = value * ~empty.view(B, 1, 2 * T, *[1] * (value.dim() - 3))
-            return full[from_row[:, None], :, tokens].movedim(1, 2)
+        own_values = torch.where(self._uniform(B) < 0.5, torch.arange(B), from_row)
 
-        own = {n: taken(v, at) if n in self.over_time(x) else v for n, v in x.items()}
-        other = {n: taken(v, torch.where(kept, at, later)) if n in self.over_time(x) else v for n, v in x.items()}
+        def taken(name: str, tokens: Tensor) -> Tensor:
+            rows = (own_values if name == "v" else from_row)[:, None]
+            full = x[name] * ~empty.view(B, 1, 2 * T, *[1] * (x[name].dim() - 3))
+            return full[rows, :, tokens].movedim(1, 2)
+
+        own = {n: taken(n, at) if n in self.over_time(x) else v for n, v in x.items()}
+        other = {n: taken(n, torch.where(kept, at, later)) if n in self.over_time(x) else v for n, v in x.items()}
+        alone = (cuts == 0) & (self._uniform(B) < 0.4)  # one head of such a row stays as it is
+        for name in self.over_time(x):
+            other[name][alone, 0] = own[name][alone, 0]
+        kept = kept[:, None].repeat(1, self.num_heads, 1)
+        kept[alone, 0] = True
         return self._cast(own, dtype), self._cast(other, dtype), kept
 
     def _odd(self, x: Tensor, k: Tensor) -> Tensor:
-        """A quarter of the rows with vectors of a kind that chance never draws and training can come to."""
+        """A third of the rows with vectors of a kind that chance never draws and training can come to.
+
+        Half of those vectors are on the way there: a leak may wait for what is nearly, and not quite, of a kind.
+        """
         largest = torch.zeros_like(x).scatter(-1, x.abs().argmax(-1, keepdim=True), 1.0)
         same = k if k.shape == x.shape else x
         kinds = (x.abs(), -x.abs(), x * largest, x.mean(-1, keepdim=True).expand_as(x), same)
-        drawn = (self._uniform(len(x)) * 4 * len(kinds)).long().view(-1, 1, 1, 1)
+        drawn = (self._uniform(len(x)) * 3 * len(kinds)).long().view(-1, 1, 1, 1)
+        to_go = (self._uniform(*x.shape[:3], 1) - 0.5).clamp_min(0) * F.normalize(x, dim=-1)
         for number, kind in enumerate(kinds):
-            x = torch.where(drawn == number, kind, x)
+            x = torch.where(drawn == number, kind + to_go * kind.norm(dim=-1, keepdim=True), x)
         return x
 
     def _uniform(self, *shape: int) -> Tensor:
@@ -169,6 +183,21 @@ def gap(a: Tensor, b: Tensor) -> float:
 def size(x: Tensor) -> float:
     """The largest magnitude, at least something above zero."""
     return max(float(x.double().abs().nan_to_num(nan=torch.inf).max()), 1e-30) if x.numel() else 1e-30
+
+
+def normed(o: Tensor) -> Tensor:
+    """Outputs as the layer passes them on, each head's divided by its size; float64."""
+    return o.double() / loudness(o.double())
+
+
+def loudness(o: Tensor) -> Tensor:
+    """What the layer divides outputs by, [..., 1]: a token may be loud to hide what is in another one."""
+    return (o.square().mean(-1, keepdim=True) + layers.EPS).sqrt()
+
+
+def apart(a: Tensor, b: Tensor) -> float:
+    """How far outputs differ as the layer passes them on, over the largest: one loud token hides no other."""
+    return gap(normed(a), normed(b)) / size(normed(b))
 
 
 def row(x: Tensors, index: Tensor | slice) -> Tensors:

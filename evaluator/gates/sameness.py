@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from evaluator.gates.independence import cut_off
-from evaluator.gates.probe import Probe, Rejected, gap, size
+from evaluator.gates.probe import Probe, Rejected, apart, normed
 from evaluator.operator import OperatorProcess
 
 
@@ -20,7 +20,7 @@ def same_function(operator: OperatorProcess, other: OperatorProcess, probe: Prob
         few = {n: v[:4].float().contiguous() for n, v in x.items()}
         shaken = {n: v * (1 + 2**-7 * probe.randn(*v.shape)) for n, v in few.items()}
         o, plain, moved = (
-            _in_parts(process.forward(given, chunk_size=probe.chunk_size)[:4])
+            _in_parts(normed(process.forward(given, chunk_size=probe.chunk_size)[:4]))
             for process, given in ((operator, x), (other, few), (other, shaken))
         )
         sizes = [d.square().mean((1, 3)).sqrt() for d in (o - plain, moved - plain, plain)]
@@ -36,9 +36,9 @@ def same_function(operator: OperatorProcess, other: OperatorProcess, probe: Prob
 
 
 def _in_parts(o: Tensor) -> Tensor:
-    """[B, H, T, V] -> float64 [part, B, H, tokens, V]: four parts in time, so that none hides behind the others."""
+    """[B, H, T, V] -> [part, B, H, tokens, V]: four parts in time, so that none hides behind the others."""
     parts = min(4, o.shape[2])
-    return torch.stack(o.double()[:, :, : o.shape[2] // parts * parts].chunk(parts, 2))
+    return torch.stack(o[:, :, : o.shape[2] // parts * parts].chunk(parts, 2))
 
 
 def exact(operator: OperatorProcess, probe: Probe, B: int, T: int, plain: OperatorProcess) -> None:
@@ -59,10 +59,11 @@ def memory(operator: OperatorProcess, probe: Probe) -> None:
     H, D, C = probe.num_heads, probe.head_dim, probe.chunk_size
     T = probe.randint(230, 420)
     x = probe.inputs(operator, 2, T)
-    o, untouched = operator.forward_and_inputs(x, chunk_size=C, grad=False)
-    written = [n for n in x if not torch.equal(x[n], untouched[n])]
-    if written:
-        raise Rejected(f"delta_rule writes into its input {', '.join(written)}; work on a copy")
+    for grad in (True, False):
+        o, untouched = operator.forward_and_inputs(x, chunk_size=C, grad=grad)
+        written = [n for n in x if not torch.equal(x[n], untouched[n])]
+        if written:
+            raise Rejected(f"delta_rule writes into its input {', '.join(written)}; work on a copy")
     operator.vjp(probe.inputs(operator, 1, 33), probe.randn(1, H, 33, D), chunk_size=C)
     _same(o, operator.forward(x, chunk_size=C), "after other calls and a backward pass")
     _same(o, operator.forward(x, chunk_size=C, grad=True), "while gradients are recorded")
@@ -75,8 +76,8 @@ def memory(operator: OperatorProcess, probe: Probe) -> None:
 
 
 def _same(o: Tensor, again: Tensor, when: str) -> None:
-    moved = gap(o, again)
-    if moved > 4 * torch.finfo(o.dtype).eps * size(o):
+    moved = apart(again, o)
+    if moved > 4 * torch.finfo(o.dtype).eps:
         raise Rejected(
             f"the same inputs give another output {when} (by {moved:.3g}); nothing may be kept between calls"
         )

@@ -52,8 +52,11 @@ class Anywhere:
                 yield from self._import_from(node)
             case ast.Name():
                 yield from self._name(node)
+            case ast.Subscript(ctx=ast.Store() | ast.Del()):
+                yield from self._changed(node)
             case ast.Attribute():
                 yield from self._attribute(node)
+                yield from self._changed(node)
             case ast.MatchClass(kwd_attrs=attributes):
                 yield from ((node.lineno, no_attribute(a)) for a in attributes if a.startswith("_") or a in DENIED)
             case ast.Global() | ast.Nonlocal():
@@ -62,8 +65,6 @@ class Anywhere:
                 yield node.lineno, "asynchronous code; an operator is a plain function"
             case ast.ClassDef() if node not in self.names.tree.body:
                 yield node.lineno, f"the class {node.name} inside a function; define functions only"
-            case ast.Assign() | ast.AugAssign() | ast.AnnAssign() | ast.Delete() | ast.For() | ast.NamedExpr():
-                yield from self._targets(node)
             case ast.Constant(value=str() | bytes() as text) if len(text) > MAX_TEXT and not self._docstring(node):
                 yield node.lineno, f"a literal of {len(text)} characters; code holds no tables"
             case ast.Tuple() | ast.List() | ast.Set() | ast.Dict():
@@ -146,19 +147,17 @@ class Anywhere:
         known = callable(found) or isinstance(found, torch.dtype | float | torch.layout | torch.memory_format)
         return None if known else f"{where}; of torch only its functions on tensors may be used"
 
-    def _targets(self, node: ast.AST) -> Iterator[Finding]:
-        targets = node.targets if isinstance(node, ast.Assign | ast.Delete) else [node.target]  # type: ignore[attr-defined]
-        flat = [t for target in targets for t in ast.walk(target)]
-        for target in flat:
-            if not isinstance(getattr(target, "ctx", None), ast.Store | ast.Del):
-                continue
-            if isinstance(target, ast.Attribute) and id(target.value) not in self.names.contexts:
-                yield target.lineno, f"an assignment to the attribute {target.attr}; an operator keeps nothing between calls"
-            root = target
-            while isinstance(root, ast.Subscript | ast.Attribute):
-                root = root.value
-            if isinstance(root, ast.Name) and root is not target and root.id in self.names.constants | set(self.names.modules):
-                yield root.lineno, f"a change of the module-level {root.id}; an operator keeps nothing between calls"
+    def _changed(self, node: ast.Attribute | ast.Subscript) -> Iterator[Finding]:
+        """Whatever is assigned to, or deleted: by a statement, a loop, a comprehension, with ... as."""
+        if isinstance(node.ctx, ast.Load):
+            return
+        if isinstance(node, ast.Attribute) and id(node.value) not in self.names.contexts:
+            yield node.lineno, f"an assignment to the attribute {node.attr}; an operator keeps nothing between calls"
+        root: ast.expr = node
+        while isinstance(root, ast.Subscript | ast.Attribute):
+            root = root.value
+        if isinstance(root, ast.Name) and root.id in self.names.constants | set(self.names.modules):
+            yield root.lineno, f"a change of the module-level {root.id}; an operator keeps nothing between calls"
 
 
 def _plain_format(text: ast.expr) -> bool:

@@ -42,14 +42,22 @@ class ModuleLevel:
         if [t.id for t in bound if isinstance(t, ast.Name)] == ["__all__"]:
             return
         assert node.value is not None
-        if not self._constant(node.value):
+        if not self._constant(node.value) and not self._table(node.value, bound):
             yield node.lineno, "a module-level value that is no constant; compute it inside a function (no state is kept)"
+
+    def _table(self, node: ast.expr, bound: list[ast.expr]) -> bool:
+        """A list or dict of constants that the whole file only reads from."""
+        parts = node.elts if isinstance(node, ast.List) else [*node.keys, *node.values] if isinstance(node, ast.Dict) else None
+        read = {t.id for t in bound if isinstance(t, ast.Name)} <= self.names.only_read
+        return read and parts is not None and all(part and self._constant(part) for part in parts)
 
     def _constant(self, node: ast.expr) -> bool:
         """Immutable and cheap: literals, tuples, arithmetic, names, math functions, lambdas."""
         match node:
-            case ast.Constant() | ast.Name() | ast.Attribute():
+            case ast.Constant() | ast.Name():
                 return True
+            case ast.Attribute(value=value):  # of a value: a method remembers what it is bound to
+                return self._constant(value)
             case ast.Lambda(args=args):
                 return all(map(self._constant, _defaults(args)))
             case ast.Tuple(elts=parts) | ast.JoinedStr(values=parts):
@@ -86,9 +94,8 @@ class ModuleLevel:
                 yield node.lineno, f"a call in an annotation of {node.name}; annotations only name types"
 
     def _class(self, node: ast.ClassDef) -> Iterator[Finding]:
-        bases = [self.names.dotted(base) for base in node.bases]
-        named = [base.id for base in node.bases if isinstance(base, ast.Name)]
-        if not (bases == ["torch.autograd.Function"] or named == ["Function"]) or node.keywords or node.decorator_list:
+        bases = [self.names.dotted(base) or self.names.imported(base) for base in node.bases]
+        if bases not in (["torch.autograd.Function"], ["torch.autograd.function.Function"]) or node.keywords or node.decorator_list:
             yield node.lineno, f"the class {node.name}; the only classes here are subclasses of torch.autograd.Function"
             return
         for inner in node.body:
@@ -99,7 +106,7 @@ class ModuleLevel:
                 continue
             decorators = [d.id if isinstance(d, ast.Name) else self.names.dotted(d) for d in inner.decorator_list]
             once = {"once_differentiable", "torch.autograd.function.once_differentiable"}
-            if not decorators or not set(decorators) <= {"staticmethod", *once}:
+            if not decorators or not set(decorators) <= {"staticmethod", *once} or "staticmethod" in self.names.bound:
                 yield inner.lineno, f"{node.name}.{inner.name} must be a plain staticmethod"
 
     def _signature(self) -> Iterator[Finding]:

@@ -3,7 +3,7 @@
 import ast
 from collections.abc import Iterator
 
-from evaluator.reading.vocabulary import MODULES
+from evaluator.reading.vocabulary import MODULES, READERS
 
 Finding = tuple[int, str]
 """A line, and what is wrong there."""
@@ -55,8 +55,29 @@ class Names:
             if isinstance(top, ast.FunctionDef) and top.name == "parameters"
             for inner in ast.walk(top)
         }
+        reads = {id(name) for node in ast.walk(tree) for name in self._read_from(node)}
+        used = [n for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)]
+        self.only_read = self.constants - {n.id for n in used if id(n) not in reads}
+        """Module-level names that nothing could change: they are only ever gone through or looked up in."""
         self.bases = {id(n.value): n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
         """Nodes of which an attribute is taken, and which."""
+
+    def imported(self, node: ast.AST) -> str | None:
+        """What a name stands for that is imported from a module and bound to nothing else."""
+        found = {stands_for for _, name, stands_for in self.bindings if isinstance(node, ast.Name) and name == node.id}
+        return found.pop() if len(found) == 1 else None
+
+    def _read_from(self, node: ast.AST) -> list[ast.expr]:
+        match node:
+            case ast.Subscript(value=value, ctx=ast.Load()) | ast.For(iter=value) | ast.comprehension(iter=value):
+                return [value]
+            case ast.Compare(ops=[ast.In() | ast.NotIn()], comparators=values):
+                return values
+            case ast.Call(func=ast.Attribute(value=value, attr="items" | "keys" | "values" | "get")):
+                return [value]
+            case ast.Call(func=func, args=args) if (func.id if isinstance(func, ast.Name) else self.dotted(func)) in READERS - self.bound:
+                return args
+        return []
 
     def dotted(self, node: ast.AST) -> str | None:
         """The full name of an attribute of an imported module, `F.silu` as torch.nn.functional.silu."""
@@ -80,7 +101,6 @@ def _contexts(node: ast.ClassDef) -> Iterator[ast.Name]:
     """Where the methods of a class name their first argument, ctx, and never bind it to something else."""
     for method in node.body:
         if isinstance(method, ast.FunctionDef) and method.args.args:
-            own = method.args.args[0].arg
-            named = [n for n in ast.walk(method) if isinstance(n, ast.Name) and n.id == own]
-            if own == "ctx" and all(isinstance(n.ctx, ast.Load) for n in named):
-                yield from named
+            bound = [name for _, name, _ in _bindings(method)]
+            if method.args.args[0].arg == "ctx" and bound.count("ctx") == 1:
+                yield from (n for n in ast.walk(method) if isinstance(n, ast.Name) and n.id == "ctx")

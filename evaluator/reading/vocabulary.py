@@ -23,7 +23,7 @@ DENIED = {
     "tb_next", "with_traceback", "mro",
     # memory behind the tensor's back
     "data", "data_ptr", "storage", "untyped_storage", "set_", "resize_", "resize_as_", "share_memory_", "numpy",
-    "as_subclass", "new_empty", "empty_strided", "new_empty_strided", "from_file", "frombuffer", "from_dlpack",
+    "as_subclass", "empty_strided", "new_empty_strided", "from_file", "frombuffer", "from_dlpack",
     "from_numpy", "as_tensor_subclass", "to_dlpack",
     # random numbers: only in parameters(), from the generator it is given
     "manual_seed", "initial_seed", "seed", "Generator", "default_generator", "get_rng_state", "set_rng_state", "dropout",
@@ -41,6 +41,8 @@ PURE = {
     "typing.TypeVar",
 }  # fmt: skip
 """What may be called at module level."""
+READERS = {"len", "enumerate", "zip", "sum", "sorted", "reversed", "list", "tuple", "dict", "torch.tensor"}
+"""What takes a table and neither changes it nor hands it on."""
 DRAWS = {"rand", "randn", "randint", "rand_like", "randn_like", "randint_like", "randperm", "normal"}
 TORCH_PREFIXES = (
     "set_", "get_", "rand", "cudnn", "miopen", "mkldnn", "is_autocast", "is_anomaly", "is_deterministic", "is_warn", "are_",

@@ -1,17 +1,21 @@
 """Runs every variant of a folder with a manifest through the check and compares verdicts with what is expected.
 
-    python tests/torture/attacks.py FOLDER [--sandbox MODE] [--no-reading] [--repeat N] [--only ID]...
+    python tests/torture/attacks.py FOLDER [--sandbox MODE] [--no-reading] [--repeat N] [--jobs N] [--only ID]...
 
 FOLDER holds manifest.json: a list of objects with id, file, name, cls and verdict (accept, reject, flag,
 reject-on-gpu, duplicate). Exit status 1 where a verdict is another than expected, or not the same in every round.
+With --jobs so many checks run side by side, of about two processors each; their verdicts are printed as they come.
 """
 
 import argparse
+import functools
 import json
+import multiprocessing
 import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +36,14 @@ def main() -> int:
     options = _options()
     cases = [c for c in json.loads((options.folder / "manifest.json").read_text()) if not options.only or c["id"] in options.only]
     wrong, seen = 0, defaultdict[str, list[str]](list)
-    for round_ in range(options.repeat):
-        for case, verdict, seconds in _verdicts(cases, options):
-            good = _as_expected(case, verdict, options)
-            wrong += not good
-            seen[case["name"]].append(" ".join((verdict.verdict, *verdict.flags)))
-            caught = [f"{g.name}: {g.message}" for g in verdict.gates if not g.passed]
-            told = "" if good else f"  WRONG, expected {case['verdict']}"
-            shown = f"{round_} {case['id']} {case['name']:28} {verdict.verdict:9} {','.join(verdict.flags)} {seconds:5.1f} s"
-            print(f"{shown}{told}  {'; '.join(caught)[:160]}", flush=True)
+    for round_, case, verdict, seconds in _verdicts(cases, options):
+        good = _as_expected(case, verdict, options)
+        wrong += not good
+        seen[case["name"]].append(" ".join((verdict.verdict, *verdict.flags)))
+        caught = [f"{g.name}: {g.message}" for g in verdict.gates if not g.passed]
+        told = "" if good else f"  WRONG, expected {case['verdict']}"
+        shown = f"{round_} {case['id']} {case['name']:28} {verdict.verdict:9} {','.join(verdict.flags)} {seconds:5.1f} s"
+        print(f"{shown}{told}  {'; '.join(caught)[:160]}", flush=True)
     flipped = {name: dict(Counter(verdicts)) for name, verdicts in seen.items() if len(set(verdicts)) > 1}
     for name, verdicts in flipped.items():
         print(f"FLIPPED {name}: {verdicts}")
@@ -54,17 +57,31 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--sandbox", default="require")
     parser.add_argument("--no-reading", action="store_true")
     parser.add_argument("--repeat", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--timeout", type=float, default=30)
     parser.add_argument("--only", action="append", default=[])
     return parser.parse_args()
 
 
-def _verdicts(cases: list[dict[str, Any]], options: argparse.Namespace) -> Iterator[tuple[dict[str, Any], Verdict, float]]:
-    walls = sandbox.choose(options.sandbox)
-    for case in cases:
-        began = time.perf_counter()
-        verdict = check(options.folder / case["file"], walls=walls, read_source=not options.no_reading, timeout=options.timeout)
-        yield case, verdict, time.perf_counter() - began
+Told = tuple[int, dict[str, Any], Verdict, float]
+"""A round, a case, what the check said, and the seconds it took."""
+
+
+def _verdicts(cases: list[dict[str, Any]], options: argparse.Namespace) -> Iterator[Told]:
+    todo = [(round_, case) for round_ in range(options.repeat) for case in cases]
+    ask = functools.partial(_verdict, options)
+    if options.jobs == 1:
+        yield from (ask(*one) for one in todo)
+        return
+    with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
+        for done in as_completed([pool.submit(ask, *one) for one in todo]):
+            yield done.result()
+
+
+def _verdict(options: argparse.Namespace, round_: int, case: dict[str, Any]) -> Told:
+    walls, began = sandbox.choose(options.sandbox), time.perf_counter()
+    verdict = check(options.folder / case["file"], walls=walls, read_source=not options.no_reading, timeout=options.timeout)
+    return round_, case, verdict, time.perf_counter() - began
 
 
 def _as_expected(case: dict[str, Any], verdict: Verdict, options: argparse.Namespace) -> bool:
