@@ -18,7 +18,6 @@ from evaluator.fusion.emit import Kernel
 
 THREADS = min(8, os.cpu_count() or 1)  # compile side by side; the compiler lets go of Python's lock
 SPILLS = 32  # registers; a kernel that lacks more of them gets twice the warps, as measured on an H100
-REGISTERS: int | None = 168  # a thread of four warps, so that three programs share a multiprocessor
 
 
 class Library:
@@ -40,14 +39,14 @@ class Library:
     def launch(self, kernel: Kernel, tensors: Sequence[Tensor]) -> None:
         """Runs a kernel, compiled first where it is not yet. Raises TimeoutError after the deadline."""
         function, warps = self._function(kernel), self._warps(kernel)
-        launched = function[(kernel.grid,)](*tensors, **_options(warps))
+        launched = function[(kernel.grid,)](*tensors, num_warps=warps)
         if self._spills(kernel, warps, launched):
-            function[(kernel.grid,)](*tensors, **_options(self._warps(kernel)))  # a kernel writes nothing that it reads
+            function[(kernel.grid,)](*tensors, num_warps=self._warps(kernel))  # a kernel writes nothing that it reads
 
     def _compile(self, kernel: Kernel, tensors: Sequence[Tensor]) -> None:
         self._in_time()
         warps = self._warps(kernel)
-        compiled = self._function(kernel).warmup(*tensors, grid=(kernel.grid,), **_options(warps))
+        compiled = self._function(kernel).warmup(*tensors, grid=(kernel.grid,), num_warps=warps)
         compiled.run  # noqa: B018  loads it, and only then it tells of its registers
         if self._spills(kernel, warps, compiled):
             self._compile(kernel, tensors)
@@ -80,7 +79,3 @@ class Library:
     def _in_time(self) -> None:
         if time.monotonic() > self.deadline:
             raise TimeoutError(f"no end within its time, after {len(self.kernels)} kernels")
-
-
-def _options(warps: int) -> dict[str, int]:
-    return {"num_warps": warps} | ({"maxnreg": REGISTERS} if REGISTERS and warps == 4 else {})

@@ -39,16 +39,9 @@ def _product(a, b):
 
 @triton.jit
 def _rows(start, step, rows, D: tl.constexpr, STEP: tl.constexpr):
-    """A few of a program's rows at a time: what goes on in their registers leaves those of the products alone.
-
-    A thread takes four neighbours in either type, so that what comes in both need not change hands between threads.
-    """
-    return _at(start + step + tl.arange(0, STEP), rows, tl.max_contiguous(tl.arange(0, D), 4), D)
-
-
-@triton.jit
-def _at(row, rows, col, D: tl.constexpr):
-    return (tl.program_id(1).to(tl.int64) * rows + row[:, None]) * D + col[None, :], row[:, None] < rows
+    """A few of a program's rows at a time: what goes on in their registers leaves those of the products alone."""
+    row, col = start + step + tl.arange(0, STEP)[:, None], tl.arange(0, D)[None, :]
+    return (tl.program_id(1).to(tl.int64) * rows + row) * D + col, row < rows
 
 
 @triton.jit
@@ -72,7 +65,7 @@ def _forward(
         tl.store(NEXT + at, (unit * w).to(NEXT.dtype.element_ty), mask=inside)
     tl.debug_barrier()  # what one thread of a program wrote another will read
 
-    whole, within = _at(start + tl.arange(0, ROWS), rows, col, D)
+    whole, within = _rows(start, 0, rows, D, ROWS)
     normed = tl.load(NEXT + whole, mask=within, other=0.0)
     y = tl.zeros([ROWS, D], tl.float32)
     for first in range(0, N, BLOCK):
@@ -105,7 +98,7 @@ def _backward(
     replica, start, col = tl.program_id(1).to(tl.int64), tl.program_id(0) * ROWS, tl.arange(0, D)
     share = DNORMS + (replica * tl.num_programs(0) + tl.program_id(0)) * (D + D * HAS_AFTER) + col
     w = tl.load(NORM + replica * norm_row + col)
-    dw = tl.zeros([STEP, D], tl.float32)  # summed over rows once: each such sum makes the warps wait for one another
+    dw = tl.zeros([D], tl.float32)
     for step in range(0, ROWS, STEP):
         at, inside = _rows(start, step, rows, D, STEP)
         # To the sum of the stream and SwiGLU's output.
@@ -116,17 +109,17 @@ def _backward(
             dnext = tl.load(DNEXT + at, mask=inside, other=0.0).to(tl.float32)
             unit, scale = unit_rows(tl.load(OUT + at, mask=inside, other=0.0), eps, D)
             total += through_norm(unit, scale, tl.load(AFTER + replica * after_row + col), dnext, D)
-            dw += dnext * unit
+            dw += tl.sum(dnext * unit, 0)
         tl.store(DX + at, total, mask=inside)
         tl.store(DH + at, total.to(DH.dtype.element_ty), mask=inside)
         unit, scale = unit_rows(_sum(X, Y, at, inside), eps, D)
         tl.store(NORMED + at, (unit * w[None, :]).to(NORMED.dtype.element_ty), mask=inside)
     if HAS_AFTER:
-        tl.store(share + D, tl.sum(dw, 0))
+        tl.store(share + D, dw)
     tl.debug_barrier()  # what one thread of a program wrote another will read
 
     # Through SwiGLU; DY takes the gradient of the norm until its own comes.
-    whole, within = _at(start + tl.arange(0, ROWS), rows, col, D)
+    whole, within = _rows(start, 0, rows, D, ROWS)
     normed = tl.load(NORMED + whole, mask=within, other=0.0)
     dh = tl.load(DH + whole, mask=within, other=0.0)
     dnormed = tl.zeros([ROWS, D], tl.float32)
@@ -149,17 +142,17 @@ def _backward(
     tl.store(DY + whole, dnormed.to(DY.dtype.element_ty), mask=within)
     tl.debug_barrier()
 
-    dw = tl.zeros([STEP, D], tl.float32)
+    dw = tl.zeros([D], tl.float32)
     for step in range(0, ROWS, STEP):
         # To the stream and the mixer's output.
         at, inside = _rows(start, step, rows, D, STEP)
         unit, scale = unit_rows(_sum(X, Y, at, inside), eps, D)
         grad = tl.load(DY + at, mask=inside, other=0.0).to(tl.float32)
-        dw += grad * unit
+        dw += tl.sum(grad * unit, 0)
         dx = tl.load(DX + at, mask=inside, other=0.0) + through_norm(unit, scale, w, grad, D)
         tl.store(DX + at, dx, mask=inside)
         tl.store(DY + at, dx.to(DY.dtype.element_ty), mask=inside)
-    tl.store(share, tl.sum(dw, 0))
+    tl.store(share, dw)
 
 
 class _FeedForward(torch.autograd.Function):
