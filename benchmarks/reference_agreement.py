@@ -25,8 +25,8 @@ import reference
 import torch
 from step_speed import build
 
-from evaluator.protocol import PROTOCOLS
-from evaluator.train import Group, Run
+from evaluator.group import Group
+from evaluator.protocol import PROTOCOLS, Run
 
 VARIANT = Path(__file__).parents[1] / "variants" / "delta_net"
 EPOCHS = {"in-context-recall": 1, "memorization": 200, "compression": 10}

@@ -22,8 +22,7 @@ import torch
 from step_speed import build, measure
 
 from evaluator.fusion.library import Library
-from evaluator.protocol import BASELINES, PROTOCOLS, Setting
-from evaluator.train import Run, sweep
+from evaluator.protocol import BASELINES, PROTOCOLS, Run, Setting, sweep
 
 VARIANT = Path(__file__).parents[1] / "variants" / "delta_net"
 SWEEP = sweep(PROTOCOLS["mad"], [0])

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -13,10 +14,9 @@ from evaluator.audit import AuditError
 from evaluator.job import Job
 from evaluator.operator import OperatorError, OperatorProcess
 from evaluator.progress import Listener
-from evaluator.protocol import Setting
+from evaluator.protocol import Setting, sweep
 from evaluator.results import Row
 from evaluator.rows import audited
-from evaluator.train import sweep
 from evaluator.trainer import Outcome, Renewable, train
 
 GATE_SECONDS = 60.0  # that one question may take, kernels compiled on the way
@@ -40,11 +40,12 @@ FAILURES = (OperatorError, AuditError)
 class Bench:
     """Two untrusted processes with one variant, kept from setting to setting; a context manager."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, folder: Path | None = None) -> None:
+        """With a folder, a training that was killed is gone on with from what stands there."""
         if job.device.type == "cpu":
             torch.set_num_threads(1)  # the cores belong to the training
         self.job, self._trainer, self._judge = job, Renewable(job), Renewable(job)
-        self._auditor = ThreadPoolExecutor(1)
+        self._auditor, self._folder = ThreadPoolExecutor(1), folder
 
     def gates(self, settings: Sequence[Setting]) -> str | None:
         """What a gate has against the operator at the shortest batch and length of these settings, or None.
@@ -70,7 +71,7 @@ class Bench:
 
     def train(self, setting: Setting, listener: Listener) -> Future[list[Row]]:
         """Trains a setting, and gives its audited rows as they come, while the next is trained; raises FAILURES."""
-        return self._auditor.submit(self._audit, setting, train(self._trainer, setting, listener), listener)
+        return self._auditor.submit(self._audit, setting, train(self._trainer, setting, listener, self._folder), listener)
 
     def _audit(self, setting: Setting, outcomes: list[Outcome], listener: Listener) -> list[Row]:
         return self._judge.ask(lambda p: audited(self.job, setting, outcomes, p), setting, listener)

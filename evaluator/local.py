@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from evaluator import kernel_cache, results
+from evaluator import checkpoint, kernel_cache, results
 from evaluator.bench import FAILURES, Bench, Failure, Work, failure
 from evaluator.job import Job
 from evaluator.progress import Listener, Progress
-from evaluator.protocol import Setting
+from evaluator.protocol import Setting, sweep
 from evaluator.results import Row
-from evaluator.train import sweep
 
 Pending = list[tuple[Setting, Future[list[Row]]]]
 
@@ -25,7 +24,7 @@ Pending = list[tuple[Setting, Future[list[Row]]]]
 def work(job: Job, todo: Sequence[Setting], progress: Progress) -> Iterator[Work]:
     """Gates and training on this machine, by the same processes."""
     prepare(job, todo, progress)
-    with Bench(job) as bench:
+    with Bench(job, job.out) as bench:
         yield Work(lambda: bench.gates(todo), lambda: _run(job, todo, progress, bench))
 
 
@@ -43,6 +42,7 @@ def _run(job: Job, todo: Sequence[Setting], progress: Progress, bench: Bench) ->
     except FAILURES as error:
         with contextlib.suppress(*FAILURES):
             _collect(job, pending, progress, wait=True)  # what was trained before it is kept
+        checkpoint.forget(job.out)
         return failure(error)
     return None
 
@@ -66,6 +66,7 @@ def _collect(job: Job, pending: Pending, progress: Progress, wait: bool) -> None
         setting, future = pending.pop(0)
         rows = future.result()
         results.append_rows(job.out, rows)
+        checkpoint.forget(job.out, setting)
         progress.finished(setting, rows)
 
 

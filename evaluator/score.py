@@ -11,10 +11,9 @@ from evaluator import results
 from evaluator.bench import Failure, Work
 from evaluator.job import Job
 from evaluator.progress import Progress, Report, cost
-from evaluator.protocol import Setting, to_json
+from evaluator.protocol import Setting, sweep, to_json
 from evaluator.reading import source
 from evaluator.results import ResultsError
-from evaluator.train import sweep
 
 
 class Place(Interface):
