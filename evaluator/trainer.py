@@ -1,6 +1,7 @@
 """Training one setting in an untrusted process, whose answer is held to types and shapes."""
 
 import dataclasses
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,13 +102,16 @@ def _group(
     }
     facts: dict[str, Any] = {}
     weights: dict[str, Tensor] = {}
+    kept = time.monotonic()
     for answer, tensors in process.request(header, state):
         if answer.get("event") == "progress":
             listener.update(setting, answer)
         elif answer.get("event") == "note":
             listener.note(f"{setting.task} {setting.name}: {printable(str(answer.get('message')), MAX_NOTE)}")
-        elif answer.get("event") == "checkpoint" and folder:
-            _keep(folder, setting, runs, answer, tensors, size, listener)
+        elif answer.get("event") == "checkpoint":
+            if folder and time.monotonic() - kept >= EVERY / 2:  # no flood of them reaches the disk
+                _keep(folder, setting, runs, answer, tensors, size, listener)
+                kept = time.monotonic()
         else:
             facts, weights = answer, tensors
     return Outcome(runs, _checked(facts, len(runs)), _weights(weights, "weights", size, len(runs)))

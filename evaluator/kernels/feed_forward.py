@@ -1,6 +1,6 @@
 """From one mixer's output to the next layer's input: both residual additions, both norms, and SwiGLU between them.
 
-A program holds its rows from end to end: of what lies between, nothing is written on the way forward, and on the way
+A program holds its rows from end to end: of what lies between, nothing is kept on the way forward, and on the way
 back only what the weights' gradients are products of.
 """
 
