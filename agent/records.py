@@ -80,6 +80,13 @@ class TaskResult(Record):
 Score = Annotated[float, Field(ge=0, le=1)] | None
 
 
+class PlaceOf(Record):
+    """A device and the versions on it; None where that was not kept."""
+
+    device: dict[str, Any] | None
+    versions: dict[str, Any] | None
+
+
 class Evaluation(Record):
     """evaluation.json, as far as the agent reads it; the evaluator owns the file."""
 
@@ -91,6 +98,7 @@ class Evaluation(Record):
     seeds: tuple[int, ...] = Field(min_length=1)
     device: dict[str, Any]
     versions: dict[str, Any]
+    earlier: tuple[PlaceOf, ...] = ()  # where a part of it may have been made that was gone on with elsewhere
     tasks: dict[str, TaskResult]
     scores: dict[str, Score]
 

@@ -1,6 +1,7 @@
 """Evaluate a stored variant again, as it was recorded, and say whether the result is the same."""
 
 import contextlib
+import itertools
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from .errors import BadInput, EnvironmentFault
 from .evaluate import EvaluationFailed
 from .history import Entry
 from .job import Job, keep_evaluation
-from .records import COLUMNS, Evaluation
+from .records import COLUMNS, Evaluation, PlaceOf
 
 Verdict = Literal["same", "within noise", "differs", "not comparable", "unknown noise"]
 _SIGMAS = 3.0
@@ -42,10 +43,10 @@ class Replay:
             "fingerprint": (self.recorded.fingerprint[:12], self.new.fingerprint[:12]),
             "source": (self.recorded.variant.digest[:12], self.new.variant.digest[:12]),
             "form": (self.recorded.variant.form, self.new.variant.form),
-            **{f"device {key}": pair for key, pair in _pairs(self.recorded.device, self.new.device).items()},
-            **_pairs(self.recorded.versions, self.new.versions),
         }
-        return [f"{what}: {old} then, {new} now" for what, (old, new) in pairs.items() if old != new]
+        places = itertools.product(_places(self.recorded), _places(self.new))
+        moved = [_told(what, old, new) for what, (old, new) in pairs.items() if old != new]
+        return list(dict.fromkeys([*moved, *(sentence for then, now in places for sentence in _moved(then, now))]))
 
     @property
     def verdict(self) -> Verdict:
@@ -94,8 +95,22 @@ class Replay:
         }
 
 
-def _pairs(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    return {key: (old.get(key), new.get(key)) for key in sorted({*old, *new})}
+def _places(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """The facts of each place that had a part in it, the last one first."""
+    here = PlaceOf(device=evaluation.device, versions=evaluation.versions)
+    return [
+        {f"device {key}": value for key, value in (place.device or {}).items()} | (place.versions or {})
+        for place in (here, *reversed(evaluation.earlier))
+    ]
+
+
+def _moved(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    return [_told(key, then.get(key), now.get(key)) for key in sorted({*then, *now}) if then.get(key) != now.get(key)]
+
+
+def _told(what: str, then: Any, now: Any) -> str:
+    old, new = ("not recorded" if value is None else value for value in (then, now))
+    return f"{what}: {old} then, {new} now"
 
 
 def _within(differences: dict[str, float | None], noise: dict[str, float | None]) -> Verdict:

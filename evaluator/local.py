@@ -1,6 +1,7 @@
 """An evaluation on this machine: setting after setting on one device, gates around them."""
 
 import contextlib
+import hashlib
 import platform
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -71,14 +72,20 @@ def _collect(job: Job, pending: Pending, progress: Progress, wait: bool) -> None
 
 
 def environment(job: Job) -> dict[str, Any]:
-    """Device, versions, sizes and walls: what a replay names where it differs."""
+    """Device, versions and walls: what a replay names where it differs."""
     cuda = job.device.type == "cuda"
     device = {"kind": job.device.type, "name": torch.cuda.get_device_name() if cuda else _processor()}
+    ours = {"python": platform.python_version(), "evaluator": source_digest()}
     return {
-        "device": device,
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "triton": _triton_version(), "numpy": np.__version__},
+        "device": device, "versions": ours | {"torch": torch.__version__, "triton": _triton_version(), "numpy": np.__version__},
         "sandbox": {"level": job.walls.level, "walls": list(job.walls.standing)},
     }
+
+
+def source_digest() -> str:
+    """Of the evaluator's own modules, as they are installed on this machine."""
+    files = sorted(Path(__file__).parent.rglob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
 def _processor() -> str:

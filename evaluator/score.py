@@ -14,6 +14,8 @@ from evaluator.protocol import Setting, sweep, to_json
 from evaluator.reading import source
 from evaluator.results import ResultsError
 
+PLACE = ("device", "versions", "sandbox")  # what a place says of itself
+
 
 class Place(Interface):
     """Where an evaluation is made: this machine (the module `local`) or a cluster."""
@@ -29,12 +31,17 @@ def score(job: Job, report: Report, place: Place) -> dict[str, Any]:
     Raises ResultsError where the folder holds another evaluation, OSError where it can't be written.
     """
     header, before = _header(job), results.read_rows(job.out)
+    if found := _found(job, header):
+        header["started"] = found["started"]
     per_seed = len(sweep(job.protocol, (0,)))
     left = [s for s in job.settings if not results.done(before, s, job.seeds, per_seed)]
     todo = sorted(left, key=lambda s: cost(s, job.protocol))  # what is cheap tells something soon
     if len(todo) < len(job.settings):
         report({"event": "note", "message": f"going on: {len(job.settings) - len(todo)} settings are done already"})
+    if not todo and all(fact in found for fact in PLACE):  # this machine has no part in it
+        return _write(job, header | {fact: found[fact] for fact in (*PLACE, "earlier") if fact in found}, None)
     header |= place.environment(job)
+    header["earlier"] = _elsewhere(found, header) if before else []
     header["started"] = _write(job, header, None)["started"]
     if not todo:
         return _write(job, header, None)
@@ -56,19 +63,30 @@ def _between_gates(work: Work) -> Failure | None:
 
 
 def _header(job: Job) -> dict[str, Any]:
-    """The facts of the evaluation; a folder that holds other ones is refused."""
-    header = {
+    """What is evaluated, and how."""
+    return {
         "variant": {"name": job.name, "digest": source.digest(job.sources), "form": job.form},
         "protocol": to_json(job.protocol), "fingerprint": results.fingerprint(job.protocol), "seeds": list(job.seeds),
     }
+
+
+def _found(job: Job, header: Mapping[str, Any]) -> dict[str, Any]:
+    """The evaluation that the folder holds, none if empty; one of anything else is refused."""
     old = job.out / "evaluation.json"
-    if old.exists():
-        found = results.read_json(old)
-        different = [k for k in header if found.get(k) != header[k]]
-        if different:
-            raise ResultsError(f"{job.out} holds an evaluation with another {' and '.join(different)}: choose another folder")
-        header["started"] = found["started"]
-    return header
+    if not old.exists():
+        return {}
+    found = results.read_json(old)
+    different = [k for k in header if found.get(k) != header[k]]
+    if different:
+        raise ResultsError(f"{job.out} holds an evaluation with another {' and '.join(different)}: choose another folder")
+    return found
+
+
+def _elsewhere(found: Mapping[str, Any], now: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Where rows that are there may have been made, as far as it was not here: one item a place, the oldest first."""
+    places = [*found.get("earlier", []), {fact: found.get(fact) for fact in PLACE}]
+    here = {fact: now[fact] for fact in PLACE}
+    return [place for number, place in enumerate(places) if place != here and place not in places[:number]]
 
 
 def _write(job: Job, header: Mapping[str, Any], failure: Failure | None) -> dict[str, Any]:

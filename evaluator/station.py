@@ -1,11 +1,9 @@
 """What a Ray worker does for an evaluation: the gates, and one setting after another on the GPU that it holds."""
 
 import dataclasses
-import hashlib
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from evaluator import local, sandbox
@@ -53,7 +51,7 @@ class Station:
     def facts(self) -> Facts:
         """Of this machine; walls are asked for where the job has some."""
         walls = sandbox.choose("off" if self.job.walls.level == "plain" else "auto")
-        return Facts(source_digest(), ", ".join(walls.standing), local.environment(self.job))
+        return Facts(local.source_digest(), ", ".join(walls.standing), local.environment(self.job))
 
     def gates(self, todo: Sequence[Setting]) -> str | None:
         """What a gate has against the operator on this machine, or None."""
@@ -91,9 +89,3 @@ class Station:
             local.prepare(self.job, self.job.settings, self)
             self._bench = Bench(self.job)
         return self._bench
-
-
-def source_digest() -> str:
-    """Of the evaluator's own modules, as they are installed on this machine."""
-    files = sorted(Path(__file__).parent.rglob("*.py"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]

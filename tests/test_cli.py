@@ -256,6 +256,19 @@ def test_a_replay_of_a_part_repeats_exactly_the_settings_of_the_record(scored: P
     assert document(agent(scored, "replay", "0000", "--json"))["verdict"] == "differs"  # type: ignore[index]
 
 
+def test_a_replay_knows_every_machine_that_had_a_part_in_the_record(scored: Path) -> None:
+    file = scored / "history" / "0000" / "evaluation.json"
+    recorded = json.loads(file.read_text())
+    recorded["tasks"]["compression"]["settings"]["baseline"]["accuracy"] /= 2
+    earlier = {"device": {"kind": "cuda", "name": "another"}, "versions": None}
+    file.write_text(json.dumps(recorded | {"earlier": [earlier]}))
+    done = document(agent(scored, "replay", "0000", "--json"))
+    assert done["changes"] == [  # type: ignore[index]
+        "device kind: cuda then, cpu now", "device name: another then, stub now", "python: not recorded then, 3 now",
+    ]
+    assert done["verdict"] == "unknown noise"  # type: ignore[index]
+
+
 def test_a_replay_of_some_settings_compares_those_and_goes_on_in_its_folder(scored: Path, tmp_path: Path) -> None:
     out = tmp_path / "again"
     asked = ["replay", "0000", "--only", "memorization:baseline", "--only", "compression:baseline", "--out", str(out)]

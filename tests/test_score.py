@@ -85,6 +85,20 @@ def test_what_is_done_is_not_trained_again(tmp_path: Path) -> None:
     assert (asked.out / "runs.csv").read_bytes() == before
 
 
+def test_where_each_part_of_an_evaluation_was_made_stays_in_it(tmp_path: Path) -> None:
+    asked = job_of(tmp_path)
+    scored(dataclasses.replace(asked, settings=asked.settings[:1]))
+    file = asked.out / "evaluation.json"
+    found = results.read_json(file)
+    elsewhere = {fact: found[fact] for fact in ("device", "versions", "sandbox")} | {"device": {"kind": "cuda", "name": "GPU of another machine"}}
+    results.write_json(file, found | elsewhere)
+    gone_on, _ = scored(asked)
+    assert (gone_on["device"], gone_on["earlier"]) == (found["device"], [elsewhere])
+    results.write_json(file, gone_on | elsewhere)
+    nothing_left, _ = scored(asked)
+    assert (nothing_left["device"], nothing_left["earlier"]) == (elsewhere["device"], [elsewhere])
+
+
 def test_the_process_that_trains_is_the_one_that_the_gates_ask(tmp_path):
     """An operator that is honest until it has been trained for some steps: a fresh process would show nothing."""
     rows = SHORT.batch_size * len(SHORT.lrs) * len(SHORT.weight_decays)
