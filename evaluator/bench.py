@@ -1,17 +1,21 @@
-"""Where one setting after another is trained and audited: an untrusted process for each, and a thread for the audit."""
+"""Where one setting after another is trained and audited: an untrusted process for each, and a thread for the audit.
 
-from collections.abc import Callable, Sequence
+The gates are asked in that thread while the first setting is already trained: no audit begins, and so no row is kept,
+before they have passed, and a training that they are against is ended.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import torch
 
 from evaluator import check
 from evaluator.audit import AuditError
-from evaluator.job import Job
+from evaluator.job import Job, process_for
 from evaluator.operator import OperatorError, OperatorProcess
 from evaluator.progress import Listener
 from evaluator.protocol import Setting, sweep
@@ -27,13 +31,17 @@ Failure = tuple[str, str]
 
 @dataclass(frozen=True)
 class Work:
-    """An evaluation about to be made: what a gate has against the operator, and the training."""
+    """An evaluation about to be made: the training, with gates where the job has some, and what a gate has against it then."""
 
-    gates: Callable[[], str | None]
     run: Callable[[], Failure | None]
+    gates: Callable[[], str | None]
 
 
-FAILURES = (OperatorError, AuditError)
+class GateError(Exception):
+    """What a gate has against the operator, in one sentence."""
+
+
+FAILURES = (OperatorError, AuditError, GateError)
 """What a variant can do wrong; everything else that is raised is a bug of ours."""
 
 
@@ -46,17 +54,40 @@ class Bench:
             torch.set_num_threads(1)  # the cores belong to the training
         self.job, self._trainer, self._judge = job, Renewable(job), Renewable(job)
         self._auditor, self._folder = ThreadPoolExecutor(1), folder
+        self._watched: Future[None] | None = None
+        self._asked: tuple[OperatorProcess, ...] = ()  # by the gates beside the training
 
     def gates(self, settings: Sequence[Setting], listener: Listener) -> str | None:
         """What a gate has against the operator at the shortest batch and length of these settings, or None.
 
-        Asked of the processes that train and audit, which then need not start or compile anew; the listener is told how
-        long each gate took, the first of them with the start of the processes.
+        Asked of the processes that train and audit; the listener is told how long each gate took, the first of them with
+        the start of the processes.
         """
+        return self._against((self._trainer.process, self._judge.process), settings, listener)
+
+    def watch(self, settings: Sequence[Setting], listener: Listener) -> None:
+        """Has the same asked while training begins, of the process that audits and of one that ends with it."""
+        self._asked = self._judge.process, process_for(self.job)
+        self._watched = self._auditor.submit(self._watch, *self._asked, settings, listener)
+
+    def verdict(self) -> GateError | None:
+        """What the gates that were asked while training began have against the operator; waits for them."""
+        try:
+            return self._watched.result() if self._watched else None
+        except GateError as error:
+            return error
+
+    def _watch(self, judge: OperatorProcess, witness: OperatorProcess, settings: Sequence[Setting], listener: Listener) -> None:
+        with witness:
+            if message := self._against((judge, witness), settings, listener):
+                raise GateError(message)
+
+    def _against(
+        self, processes: tuple[OperatorProcess, OperatorProcess], settings: Sequence[Setting], listener: Listener
+    ) -> str | None:
         job, protocol = self.job, self.job.protocol
         shape = (protocol.batch_size * len(sweep(protocol, job.seeds)), min(s.seq_len for s in settings))
         dtype = torch.float32 if job.device.type == "cpu" else torch.bfloat16
-        processes = self._trainer.process, self._judge.process
         patience = [process.timeout for process in processes]
         with OperatorProcess(
             job.sources, walls=job.walls, timeout=GATE_SECONDS, num_heads=protocol.num_heads, head_dim=protocol.head_dim
@@ -73,9 +104,12 @@ class Bench:
 
     def train(self, setting: Setting, listener: Listener) -> Future[list[Row]]:
         """Trains a setting, and gives its audited rows as they come, while the next is trained; raises FAILURES."""
-        return self._auditor.submit(self._audit, setting, train(self._trainer, setting, listener, self._folder), listener)
+        heard = _Watched(listener, self._watched) if self._watched else listener
+        return self._auditor.submit(self._audit, setting, train(self._trainer, setting, heard, self._folder), listener)
 
     def _audit(self, setting: Setting, outcomes: list[Outcome], listener: Listener) -> list[Row]:
+        if self._watched:
+            self._watched.result()  # it came before in this thread
         return self._judge.ask(lambda p: audited(self.job, setting, outcomes, p), setting, listener)
 
     def __enter__(self) -> Self:
@@ -83,10 +117,35 @@ class Bench:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._trainer.close()
+        if self._watched and not self._watched.done():  # its questions may take long
+            for process in self._asked:
+                process.kill()
         self._auditor.shutdown(cancel_futures=True)
         self._judge.close()
 
 
 def failure(error: Exception) -> Failure:
     """One of FAILURES as a status and a sentence."""
-    return ("train-failed", error.message) if isinstance(error, OperatorError) else ("audit-failed", str(error))
+    if isinstance(error, OperatorError):
+        return "train-failed", error.message
+    return "check-failed" if isinstance(error, GateError) else "audit-failed", str(error)
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """A listener that raises what the gates have against the operator as soon as they have it."""
+
+    listener: Listener
+    gates: "Future[None]"
+
+    def update(self, setting: Setting, facts: Mapping[str, Any]) -> None:
+        self._hear()
+        self.listener.update(setting, facts)
+
+    def note(self, message: str) -> None:
+        self._hear()
+        self.listener.note(message)
+
+    def _hear(self) -> None:
+        if self.gates.done():
+            self.gates.result()

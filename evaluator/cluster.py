@@ -104,7 +104,7 @@ class Cluster:
     @contextlib.contextmanager
     def work(self, job: Job, todo: Sequence[Setting], progress: Progress) -> Iterator[Work]:
         """Gates and training on the cluster, by the same workers."""
-        yield Work(lambda: self._gates(todo), lambda: self._run(todo, progress))
+        yield Work(lambda: self._run(todo, progress), lambda: self._gates(todo))
 
     def _gates(self, todo: Sequence[Setting]) -> str | None:
         """Asked of one worker for all: their machines are alike."""
@@ -118,6 +118,8 @@ class Cluster:
         import ray
 
         job = self.job
+        if job.gated and (message := self._gates(todo)):
+            return "check-failed", message
         waiting = deque(sorted(todo, key=lambda s: cost(s, job.protocol), reverse=True))
         free = self._stations + [self._station(self._facts) for _ in range(self._room(len(todo)) - 1)]
         under_way: dict[Any, tuple[Any, Setting]] = {}

@@ -39,6 +39,11 @@ class Job:
     seconds: float | None = None  # start no further setting after so long
     threads: int = field(default_factory=_threads)
 
+    @property
+    def gated(self) -> bool:
+        """Whether the gates are asked again, at the trainer's own sizes: on a CPU `check` has asked the same there."""
+        return self.device.type == "cuda"
+
 
 def make_job(
     path: Path, protocol: Protocol, settings: Sequence[Setting], seeds: Sequence[int], device: torch.device,

@@ -26,12 +26,15 @@ def work(job: Job, todo: Sequence[Setting], progress: Progress) -> Iterator[Work
     """Gates and training on this machine, by the same processes."""
     prepare(job, todo, progress)
     with Bench(job, job.out) as bench:
-        yield Work(lambda: bench.gates(todo, progress), lambda: _run(job, todo, progress, bench))
+        yield Work(lambda: _run(job, todo, progress, bench), lambda: bench.gates(todo, progress))
 
 
 def _run(job: Job, todo: Sequence[Setting], progress: Progress, bench: Bench) -> Failure | None:
-    """Trains setting after setting, the audit of each overlapping the training of the next."""
+    """Trains setting after setting, the audit of each overlapping the training of the next, and the gates that of the first."""
     pending: Pending = []
+    wrong: Exception | None = None
+    if job.gated:
+        bench.watch(todo, progress)
     try:
         for i, setting in enumerate(todo):
             if job.seconds is not None and progress.elapsed > job.seconds:
@@ -43,9 +46,11 @@ def _run(job: Job, todo: Sequence[Setting], progress: Progress, bench: Bench) ->
     except FAILURES as error:
         with contextlib.suppress(*FAILURES):
             _collect(job, pending, progress, wait=True)  # what was trained before it is kept
+        wrong = error
+    wrong = bench.verdict() or wrong
+    if wrong:
         checkpoint.forget(job.out)
-        return failure(error)
-    return None
+    return failure(wrong) if wrong else None
 
 
 def prepare(job: Job, todo: Sequence[Setting], listener: Listener) -> None:

@@ -105,6 +105,10 @@ class OperatorProcess:
         """End the process and all that it started; the handle answers nothing more."""
         self._talk.close()
 
+    def kill(self) -> None:
+        """End the process from another thread than the one that asks it, which then hears that it has ended."""
+        self._talk.jail.kill()
+
     @property
     def failed(self) -> bool:
         """Whether the process is gone; every further question is answered by what ended it."""

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,64 @@ def delta_rule(q, k, v, beta, *, chunk_size):
         bench.train(job.settings[0], progress).exception()
         assert "not causal" in bench.gates(job.settings, progress)
     assert all("causal" in event["message"] and "memory" in event["message"] for event in (told[0], told[-1]))
+
+
+@pytest.fixture
+def gated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: the gates are asked beside the first training, and after the last."""
+    monkeypatch.setattr(job.Job, "gated", True)
+
+
+@pytest.mark.usefixtures("gated")
+def test_gates_beside_the_training_change_no_row(tmp_path: Path, expected: set[tuple[object, ...]]) -> None:
+    asked = job_of(tmp_path, CHEAP)
+    evaluation, told = scored(asked)
+    assert evaluation["error"] is None
+    assert rows_of(asked) == expected
+    assert ["causal" in e["message"] for e in told if e["event"] == "note"] == [True, True]
+
+
+@pytest.mark.usefixtures("gated")
+def test_a_training_that_the_gates_are_against_is_ended_and_keeps_nothing(tmp_path: Path) -> None:
+    endless = dataclasses.replace(SHORT, epochs=100_000)
+    asked = job_of(tmp_path, CHEAP.replace("return v", "return v.roll(-1, 2)"), endless)
+    evaluation, _ = scored(asked)
+    assert (evaluation["status"], evaluation["error"][:19]) == ("check-failed", "causal: not causal:")
+    assert [path.name for path in asked.out.iterdir()] == ["evaluation.json"]
+
+
+FAILING = """steps = []
+
+
+def delta_rule(q, k, v, beta, *, chunk_size):
+    if q.requires_grad and q.shape[0] == {rows}:
+        steps.append(1)
+    if len(steps) > 10:
+        raise ValueError("ten steps are enough")
+    return {value}
+"""
+
+
+@pytest.mark.usefixtures("gated")
+@pytest.mark.parametrize(("value", "status", "said"), [("v.clone()", "train-failed", "ten steps are enough"), ("v.roll(-1, 2)", "check-failed", "not causal")])
+def test_where_training_fails_the_gates_still_have_the_first_word(tmp_path: Path, value: str, status: str, said: str) -> None:
+    rows = SHORT.batch_size * len(SHORT.lrs) * len(SHORT.weight_decays)
+    asked = job_of(tmp_path, FAILING.format(rows=rows, value=value), dataclasses.replace(SHORT, epochs=50))
+    evaluation, _ = scored(asked)
+    assert evaluation["status"] == status
+    assert said in evaluation["error"]
+    assert results.read_rows(asked.out) == []
+
+
+def test_who_leaves_does_not_wait_for_the_gates(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    asked = job_of(tmp_path, once(mark, "signal.pause()"))
+    with Bench(asked) as bench:
+        bench.watch(asked.settings, Progress(asked.protocol, asked.settings, print))
+        while not mark.exists():
+            time.sleep(0.05)
+        began = time.monotonic()
+    assert time.monotonic() - began < 30  # the question would wait for 60 s
 
 
 LONGER = dataclasses.replace(SHORT, epochs=4, settings=SHORT.settings[1:])
