@@ -16,9 +16,10 @@ from pathlib import Path
 import torch
 from step_speed import load
 
+from evaluator.group import Group
 from evaluator.model import architecture, operations
-from evaluator.protocol import PROTOCOLS, Protocol, Setting
-from evaluator.train import Group, Progress, sweep, train_group
+from evaluator.protocol import PROTOCOLS, Protocol, Setting, sweep
+from evaluator.train import Progress, train_group
 
 
 def trained(folder: Path, setting: Setting, protocol: Protocol, seeds: range) -> dict[str, list[float]]:

@@ -136,7 +136,7 @@ def forms_of(name, chunk_size, fla):
     if (VARIANTS / name / "triton.py").exists():
         kernels = load(name, "triton")
         forms["triton"] = (lambda **x: kernels.delta_rule(**x, chunk_size=chunk_size), False)
-    if fla and name in ("delta_net", "gated_delta_net"):
+    if fla is not None and name in ("delta_net", "gated_delta_net"):
         forms["fla"] = (fla_rules(naive)[name], True)
     return forms
 
@@ -254,7 +254,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     with_kernels = sorted(path.parent.name for path in VARIANTS.glob("*/triton.py"))
     parser.add_argument("--variants", nargs="+", default=with_kernels, help="default: those with a triton.py")
-    parser.add_argument("--fla", action="store_true", help="time fla's operators beside ours")
+    parser.add_argument(
+        "--fla", nargs="?", const="", metavar="FLASH-LINEAR-ATTENTION",
+        help="time fla's operators beside ours: of this checkout, or of the installed one",
+    )  # fmt: skip
     shapes = ("mad", "language-model")
     parser.add_argument("--shapes", nargs="+", choices=shapes, default=shapes, help="at which to time; default: both")
     parser.add_argument(
@@ -268,6 +271,10 @@ def main():
     args = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("operator_speed needs a CUDA device, and torch sees none.")
+    if args.fla:
+        sys.path.insert(0, str(Path(args.fla).resolve()))
+    if args.fla is not None and importlib.util.find_spec("fla") is None:
+        sys.exit(f"--fla {args.fla}: there is no fla there, and none is installed".replace("--fla :", "--fla:"))
     table = Table(args.out)
     print(torch.cuda.get_device_name(), "torch", torch.__version__)
     if not args.skip_checks:

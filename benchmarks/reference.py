@@ -21,9 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from evaluator.protocol import PROTOCOLS, Setting
+from evaluator.protocol import PROTOCOLS, Run, Setting
 from evaluator.tasks import generate
-from evaluator.train import Run
 
 
 @dataclass(frozen=True)

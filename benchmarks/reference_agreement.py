@@ -2,11 +2,11 @@
 
     python benchmarks/reference_agreement.py --reference MAD-LAB [--fla FLASH-LINEAR-ATTENTION] [--out epochs.csv]
 
-For each task's baseline setting and each seed, the peer (see reference.py) trains one run by its own train() and
+For each setting (TASK alone is its baseline, else TASK:NAME) and each seed, the peer (see reference.py) trains one run by its own train() and
 its own metric on the arrays that our generator gives for that seed, and our trainer trains the same runs as one
 group; initial weights and shuffles are each side's own. A run's score on both sides: test accuracy at the epoch
 of lowest test perplexity, training ended by the first epoch above 0.999. Epochs are bounded (--epochs
-TASK=N). Printed: mean and standard deviation over seeds, and the difference of the means with its standard error.
+SETTING=N). Printed: mean and standard deviation over seeds, and the difference of the means with its standard error.
 The file takes every epoch's scores. Variants are loaded in this process: use it on code that you trust.
 """
 
@@ -25,19 +25,21 @@ import reference
 import torch
 from step_speed import build
 
-from evaluator.protocol import BASELINES, PROTOCOLS
-from evaluator.train import Group, Run
+from evaluator.group import Group
+from evaluator.protocol import PROTOCOLS, Run
 
 VARIANT = Path(__file__).parents[1] / "variants" / "delta_net"
 EPOCHS = {"in-context-recall": 1, "memorization": 200, "compression": 10}
-"""Task -> epochs unless --epochs says otherwise; memorization's 200 are all that the protocol has, 400 steps."""
+"""Setting -> epochs unless --epochs says otherwise, all 200 of the protocol for what is not here."""
+
+SETTINGS = {f"{s.task}:{s.name}".removesuffix(":baseline"): s for s in PROTOCOLS["mad"].settings}
 
 
 @dataclass(frozen=True)
 class Curve:
     """Test scores of one run after each epoch."""
 
-    task: str
+    task: str  # a setting, as SETTINGS names it
     code: str  # "reference" or "ours"
     seed: int
     accuracy: tuple[float, ...]
@@ -70,13 +72,13 @@ class Job:
 
 def train_peer(job: Job) -> Curve:
     peer = reference.connect(job.folder, job.fla)
-    seen, own = reference.train(peer, BASELINES[job.task], job.run, job.epochs)
+    seen, own = reference.train(peer, SETTINGS[job.task], job.run, job.epochs)
     return Curve(job.task, "reference", job.run.seed, tuple(seen.accuracy), tuple(seen.perplexity), own)
 
 
 def train_ours(task: str, form: str, runs: Sequence[Run], epochs: int) -> list[Curve]:
     """All runs as one group, until each has passed the accuracy that ends a run: `scored` leaves out what came after."""
-    group: Group = build(VARIANT, form, BASELINES[task], runs)
+    group: Group = build(VARIANT, form, SETTINGS[task], runs)
     scores: list[tuple[list[float], list[float]]] = []
     passed = [False] * len(runs)
     while len(scores) < epochs and not all(passed):
@@ -98,7 +100,7 @@ def compared(theirs: Sequence[Curve], ours: Sequence[Curve], epochs: int) -> str
     (a, sa), (b, sb) = (spread(scores) for scores in sides)
     error = math.sqrt(sa**2 / len(theirs) + sb**2 / len(ours))
     values = [" ".join(f"{s:.4f}" for s in scores) for scores in sides]
-    return (f"{theirs[0].task}, baseline, at most {epochs} epochs, {len(ours)} seeds: reference {a:.4f} "
+    return (f"{theirs[0].task}, at most {epochs} epochs, {len(ours)} seeds: reference {a:.4f} "
             f"(sd {sa:.4f}: {values[0]}), ours {b:.4f} (sd {sb:.4f}: {values[1]}); ours - reference {b - a:+.4f}, "
             f"standard error {error:.4f}")  # fmt: skip
 
@@ -118,12 +120,12 @@ def write(path: Path, curves: Sequence[Curve]) -> None:
 
 
 def epochs_of(given: Sequence[str]) -> dict[str, int]:
-    """Task -> epochs, from words like compression=20; exits with a sentence for another word."""
-    found = dict(EPOCHS)
+    """Setting -> epochs, from words like compression=20; exits with a sentence for another word."""
+    found = dict.fromkeys(SETTINGS, PROTOCOLS["mad"].epochs) | EPOCHS
     for word in given:
-        task, _, count = word.partition("=")
-        if task not in BASELINES or not count.isdecimal() or int(count) < 1:
-            sys.exit(f"--epochs {word}: TASK=N with one of {', '.join(BASELINES)} and N of at least 1")
+        task, _, count = word.rpartition("=")
+        if task not in SETTINGS or not count.isdecimal() or int(count) < 1:
+            sys.exit(f"--epochs {word}: SETTING=N with one of {', '.join(SETTINGS)} and N of at least 1")
         found[task] = int(count)
     return found
 
@@ -132,9 +134,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reference", type=Path, required=True, help="a checkout of athms/mad-lab")
     parser.add_argument("--fla", type=Path, help="a checkout of flash-linear-attention; default: the installed one")
-    parser.add_argument("--task", action="append", choices=sorted(EPOCHS), help="default: all of them")
+    parser.add_argument("--task", action="append", choices=list(SETTINGS), metavar="TASK[:NAME]", help=f"default: {', '.join(EPOCHS)}")
     parser.add_argument("--seeds", type=int, default=4)
-    parser.add_argument("--epochs", action="append", default=[], metavar="TASK=N")
+    parser.add_argument("--epochs", action="append", default=[], metavar="SETTING=N")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--weight-decay", type=float, default=0.0)
     parser.add_argument("--form", choices=("naive", "triton"), default="triton")

@@ -19,10 +19,10 @@ from types import ModuleType
 
 import torch
 
-from evaluator.fusion.compiled import Library
+from evaluator.fusion.library import Library
+from evaluator.group import Group
 from evaluator.model import architecture, operations, stream_seed
-from evaluator.protocol import PROTOCOLS, Setting, settings_of
-from evaluator.train import Group, Run, sweep
+from evaluator.protocol import PROTOCOLS, Run, Setting, settings_of, sweep
 
 
 def load(path: Path) -> ModuleType:

@@ -191,41 +191,30 @@ def _ask(gate: gates.Gate, operator: OperatorProcess, probe: Probe, name: str | 
 
 
 def gates_on_device(
-    sources: Mapping[str, str] | Path,
+    operator: OperatorProcess,
+    fresh: OperatorProcess,
+    plain: OperatorProcess,
     *,
-    walls: Walls,
-    device: str,
     dtype: torch.dtype,
     shapes: Sequence[tuple[int, int]],
-    form: str = "naive",
     chunk_size: int = 32,
-    num_heads: int = 2,
-    head_dim: int = 64,
-    timeout: float = 60.0,
     seed: int | None = None,
 ) -> tuple[Gate, ...]:
     """Causal, rows and memory once more on the training device, at the trainer's exact (batch, length) and dtype.
 
-    There the operator must also be the function that the check has seen, on a CPU, in float32 and in small batches.
+    There the operator must also be the function that the check has seen: `plain` runs naive.py on a CPU, where it is
+    asked in float32 and in small batches.
 
-    Meant before training, and again after it: a counter or a clock that the first check missed has run by then.
+    Meant for the very process that trains, before training and again after it: a counter or a clock that the first
+    check missed has run by then. `fresh` is another process with the same variant, which does not train.
     """
     rng = torch.Generator().manual_seed(secrets.randbits(62) if seed is None else seed)
-
-    def start(form: str = form, device: str = device) -> OperatorProcess:
-        return OperatorProcess(
-            sources, form=form, device=device, walls=walls, timeout=timeout, num_heads=num_heads, head_dim=head_dim
-        )
-
-    with ExitStack() as stack:
-        operator, fresh = stack.enter_context(start()), stack.enter_context(start())
-        plain = fresh if device == "cpu" else stack.enter_context(start("naive", "cpu"))
-        probe = Probe(rng, fresh, num_heads=num_heads, head_dim=head_dim, chunk_size=chunk_size, dtype=dtype)
-        probe = probe if device == "cpu" else probe.on_device(dtype)
-        asked = [_ask(gate, operator, probe) for gate in gates.ON_DEVICE]
-        for B, T in shapes:
-            gate = functools.partial(gates.exact, B=B, T=T, plain=plain)
-            asked.append(_ask(gate, operator, probe, f"exact {B}x{T}"))
+    probe = Probe(rng, fresh, num_heads=operator.num_heads, head_dim=operator.head_dim, chunk_size=chunk_size, dtype=dtype)
+    probe = probe if operator.device == "cpu" else probe.on_device(dtype)
+    asked = [_ask(gate, operator, probe) for gate in gates.ON_DEVICE]
+    for B, T in shapes:
+        gate = functools.partial(gates.exact, B=B, T=T, plain=plain)
+        asked.append(_ask(gate, operator, probe, f"exact {B}x{T}"))
     return tuple(asked)
 
 

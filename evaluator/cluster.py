@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from evaluator import local, results
-from evaluator.bench import Failure
+from evaluator.bench import Failure, Work
 from evaluator.job import Job
 from evaluator.progress import Progress, cost
 from evaluator.protocol import Setting
@@ -101,17 +101,23 @@ class Cluster:
         """Of the machines that train, which are alike."""
         return self._facts.environment
 
-    def gates(self, job: Job, todo: Sequence[Setting]) -> str | None:
-        """As `local.gates`, on a GPU of the cluster."""
+    @contextlib.contextmanager
+    def work(self, job: Job, todo: Sequence[Setting], progress: Progress) -> Iterator[Work]:
+        """Gates and training on the cluster, by the same workers."""
+        yield Work(lambda: self._gates(todo), lambda: self._run(todo, progress))
+
+    def _gates(self, todo: Sequence[Setting]) -> str | None:
+        """Asked of one worker for all: their machines are alike."""
         import ray
 
         found: str | None = ray.get(self._stations[0].gates.remote(todo))
         return found
 
-    def run(self, job: Job, todo: Sequence[Setting], progress: Progress) -> Failure | None:
+    def _run(self, todo: Sequence[Setting], progress: Progress) -> Failure | None:
         """Has every setting trained and audited; a failure ends the evaluation, what was done before it is kept."""
         import ray
 
+        job = self.job
         waiting = deque(sorted(todo, key=lambda s: cost(s, job.protocol), reverse=True))
         free = self._stations + [self._station(self._facts) for _ in range(self._room(len(todo)) - 1)]
         under_way: dict[Any, tuple[Any, Setting]] = {}

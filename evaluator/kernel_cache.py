@@ -31,7 +31,7 @@ def folder() -> Path | None:
         import triton
     except ImportError:
         return None
-    sources = [*sorted((PACKAGE / "kernels").glob("*.py")), PACKAGE / "model.py", PACKAGE / "train.py"]
+    sources = [*sorted((PACKAGE / "kernels").glob("*.py")), PACKAGE / "model.py", PACKAGE / "group.py"]
     digest = hashlib.sha256(triton.__version__.encode() + b"".join(p.read_bytes() for p in sources)).hexdigest()[:16]
     home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(home) / "delta-rule-search" / "kernels" / digest
@@ -104,8 +104,9 @@ def main() -> None:
 def _step(protocol: Protocol, setting: Setting, num_runs: int, sizes: Sequence[int], gated: bool) -> None:
     import torch
 
+    from evaluator.group import Group
     from evaluator.model import architecture, operations
-    from evaluator.train import Group, Run
+    from evaluator.protocol import Run
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     arch = architecture(setting, protocol, {"output_gate": protocol.head_dim} if gated else {}, {})

@@ -35,9 +35,8 @@ def rms_norm(x: Tensor, weight: Tensor) -> Tensor:
     return (wide * scale * weight).to(x.dtype)
 
 
-def add_norm(x: Tensor, y: Tensor | None, weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Residual stream x [R, B, T, D] plus a layer's output y, and its RMS norm in `dtype`."""
-    x = x if y is None else x + y
+def norm(x: Tensor, weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The residual stream x [R, B, T, D] as it is, and its RMS norm in `dtype`."""
     return x, rms_norm(x, weight).to(dtype)
 
 
@@ -81,15 +80,15 @@ def mixer_inputs(x: Tensor, weight: Tensor, num_heads: int, projections: Mapping
     return {"q": q, "k": k, "v": v, "beta": beta, **declared}
 
 
-def head_norm(o: Tensor, weight: Tensor, gate: Tensor | None, batch: int) -> Tensor:
-    """RMS norm of each head, times SiLU(gate) where there is one; heads side by side again.
+def mixer_output(o: Tensor, norm: Tensor, gate: Tensor | None, weight: Tensor, batch: int) -> Tensor:
+    """RMS norm of each head, times SiLU(gate) where there is one; then the projection of all heads side by side.
 
-    o [R B, H, T, Dh], weight [R, Dh], gate [R, B, T, H Dh] -> [R, B, T, H Dh].
+    o [R B, H, T, Dh], norm [R, Dh], gate [R, B, T, H Dh], weight [R, D, H Dh] -> [R, B, T, D].
     """
     RB, H, T, Dh = o.shape
-    out = rms_norm(o.view(RB // batch, batch, H, T, Dh), weight)
+    out = rms_norm(o.reshape(RB // batch, batch, H, T, Dh), norm)
     out = out.transpose(2, 3).reshape(RB // batch, batch, T, H * Dh)
-    return out if gate is None else out * F.silu(gate)
+    return linear(out if gate is None else out * F.silu(gate), weight)
 
 
 def swiglu(x: Tensor) -> Tensor:
@@ -98,9 +97,16 @@ def swiglu(x: Tensor) -> Tensor:
     return F.silu(first) * second
 
 
-def mlp(x: Tensor, up: Tensor, down: Tensor) -> Tensor:
-    """x [R, ..., D], up [R, 2 N, D], down [R, D, N] -> [R, ..., D]."""
-    return linear(swiglu(linear(x, up)), down)
+def feed_forward(
+    x: Tensor, y: Tensor, norm: Tensor, up: Tensor, down: Tensor, after: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """The residual stream x [R, B, T, D] plus a mixer's y, plus SwiGLU of their RMS norm; and the norm of that for what follows.
+
+    norm, after [R, D], up [R, 2 N, D], down [R, D, N]; without `after` there is no norm of the whole.
+    """
+    x = x + y
+    x = x + linear(swiglu(linear(rms_norm(x, norm).to(y.dtype), up)), down)
+    return x, None if after is None else rms_norm(x, after).to(y.dtype)
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

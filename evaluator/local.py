@@ -2,7 +2,7 @@
 
 import contextlib
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -10,34 +10,40 @@ from typing import Any
 import numpy as np
 import torch
 
-from evaluator import check, kernel_cache, results
-from evaluator.bench import FAILURES, Bench, Failure, failure
+from evaluator import checkpoint, kernel_cache, results
+from evaluator.bench import FAILURES, Bench, Failure, Work, failure
 from evaluator.job import Job
 from evaluator.progress import Listener, Progress
-from evaluator.protocol import Setting
+from evaluator.protocol import Setting, sweep
 from evaluator.results import Row
-from evaluator.train import sweep
 
 Pending = list[tuple[Setting, Future[list[Row]]]]
 
 
-def run(job: Job, todo: Sequence[Setting], progress: Progress) -> Failure | None:
+@contextlib.contextmanager
+def work(job: Job, todo: Sequence[Setting], progress: Progress) -> Iterator[Work]:
+    """Gates and training on this machine, by the same processes."""
+    prepare(job, todo, progress)
+    with Bench(job, job.out) as bench:
+        yield Work(lambda: bench.gates(todo), lambda: _run(job, todo, progress, bench))
+
+
+def _run(job: Job, todo: Sequence[Setting], progress: Progress, bench: Bench) -> Failure | None:
     """Trains setting after setting, the audit of each overlapping the training of the next."""
     pending: Pending = []
-    prepare(job, todo, progress)
-    with Bench(job) as bench:
-        try:
-            for i, setting in enumerate(todo):
-                if job.seconds is not None and progress.elapsed > job.seconds:
-                    progress.note(left_out(job.seconds, len(todo) - i))
-                    break
-                pending.append((setting, bench.train(setting, progress)))
-                _collect(job, pending, progress, wait=False)
-            _collect(job, pending, progress, wait=True)
-        except FAILURES as error:
-            with contextlib.suppress(*FAILURES):
-                _collect(job, pending, progress, wait=True)  # what was trained before it is kept
-            return failure(error)
+    try:
+        for i, setting in enumerate(todo):
+            if job.seconds is not None and progress.elapsed > job.seconds:
+                progress.note(left_out(job.seconds, len(todo) - i))
+                break
+            pending.append((setting, bench.train(setting, progress)))
+            _collect(job, pending, progress, wait=False)
+        _collect(job, pending, progress, wait=True)
+    except FAILURES as error:
+        with contextlib.suppress(*FAILURES):
+            _collect(job, pending, progress, wait=True)  # what was trained before it is kept
+        checkpoint.forget(job.out)
+        return failure(error)
     return None
 
 
@@ -60,18 +66,8 @@ def _collect(job: Job, pending: Pending, progress: Progress, wait: bool) -> None
         setting, future = pending.pop(0)
         rows = future.result()
         results.append_rows(job.out, rows)
+        checkpoint.forget(job.out, setting)
         progress.finished(setting, rows)
-
-
-def gates(job: Job, todo: Sequence[Setting]) -> str | None:
-    """What a gate has against the operator at the shortest batch and length to be trained with, or None."""
-    rows = job.protocol.batch_size * len(sweep(job.protocol, job.seeds))
-    asked = check.gates_on_device(
-        job.sources, walls=job.walls, device=job.device.type, dtype=torch.bfloat16, form=job.form,
-        shapes=[(rows, min(s.seq_len for s in todo))], chunk_size=job.protocol.chunk_size,
-        num_heads=job.protocol.num_heads, head_dim=job.protocol.head_dim,
-    )
-    return next((f"{gate.name}: {gate.message}" for gate in asked if not gate.passed), None)
 
 
 def environment(job: Job) -> dict[str, Any]:

@@ -223,19 +223,19 @@ def forward(
     """tokens [R, B, T] -> logits [R, B T, V]; `ops` is `layers` or the kernels that say the same."""
     R, B, T = tokens.shape
     dtype = weights["head.linear"].dtype
-    x, y = ops.embed(tokens, weights["embedding"]), None
+    # The norm that follows each block; the decoder's comes after the positions are added.
+    after = [weights[f"blocks.{b}.mixer.norm"] for b in range(1, arch.num_blocks)]
+    norms = [*after, None if arch.autoencoder else weights["head.norm"]]
+    x, normed = ops.norm(ops.embed(tokens, weights["embedding"]), weights["blocks.0.mixer.norm"], dtype)
     for b in range(arch.num_blocks):
         own = {k.removeprefix(f"blocks.{b}."): v for k, v in weights.items() if k.startswith(f"blocks.{b}.")}
         # The autoencoder reads the last position alone, so its last block needs no other after the operator.
         last_only = arch.autoencoder and b == arch.num_blocks - 1
-        x, normed = ops.add_norm(x, y, own["mixer.norm"], dtype)
         y = _mixer(own, normed, operator, arch, ops, last_only)
-        x = x[:, :, -1:].contiguous() if last_only else x
-        x, normed = ops.add_norm(x, y, own["mlp.norm"], dtype)
-        y = ops.mlp(normed, own["mlp.up"], own["mlp.down"])
+        x = x[:, :, -1:] if last_only else x
+        x, normed = ops.feed_forward(x, y, own["mlp.norm"], own["mlp.up"], own["mlp.down"], norms[b])
     if arch.autoencoder:
-        x, y = _decode(weights, x + y, arch, ops, dtype), None
-    _, normed = ops.add_norm(x, y, weights["head.norm"], dtype)
+        _, normed = ops.norm(_decode(weights, x, arch, ops, dtype), weights["head.norm"], dtype)
     logits: Tensor = ops.linear(normed.view(R, B * T, -1), weights["head.linear"], weights["head.bias"])
     return logits
 
@@ -251,7 +251,7 @@ def _mixer(
     o = operator(inputs)
     if last_only:
         o, gate = o[:, :, -1:], None if gate is None else gate[:, :, -1:].contiguous()
-    out: Tensor = ops.linear(ops.head_norm(o, w["mixer.head_norm"], gate, B), w["mixer.out"])
+    out: Tensor = ops.mixer_output(o, w["mixer.head_norm"], gate, w["mixer.out"], B)
     return out
 
 
@@ -259,7 +259,7 @@ def _decode(w: Mapping[str, Tensor], x: Tensor, arch: Architecture, ops: ModuleT
     """The last position's vector x [R, B, 1, D] plus fixed positions, through MAD's decoder -> [R, B, T, D]."""
     x = x + positions(arch.seq_len, arch.width, x.device)
     for layer in ("decoder.0", "decoder.1"):
-        _, normed = ops.add_norm(x, None, w[f"{layer}.norm"], dtype)
+        _, normed = ops.norm(x, w[f"{layer}.norm"], dtype)
         x = F.gelu(ops.linear(normed, w[f"{layer}.linear"], w[f"{layer}.bias"]))
     return x
 

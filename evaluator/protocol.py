@@ -5,7 +5,7 @@ Source of every figure: arXiv 2403.17844 and its reference code, athms/mad-lab.
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -110,6 +110,20 @@ class Protocol:
     def tasks(self) -> tuple[str, ...]:
         """The tasks that have settings here, in the order of the table."""
         return tuple(t for t in TASKS if any(s.task == t for s in self.settings))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: a point of the sweep and a random seed."""
+
+    lr: float
+    weight_decay: float
+    seed: int
+
+
+def sweep(protocol: Protocol, seeds: Sequence[int]) -> tuple[Run, ...]:
+    """All runs of one setting."""
+    return tuple(Run(lr, wd, seed) for seed in seeds for lr in protocol.lrs for wd in protocol.weight_decays)
 
 
 def _smoke() -> tuple[Setting, ...]:

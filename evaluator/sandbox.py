@@ -117,7 +117,8 @@ def start(
     command = [sys.executable, "-P", *python, spec, *arguments]
     if contained:
         own = ["--bind", str(scratch / TRITON), str(inside / TRITON)] if (scratch / TRITON).exists() else []
-        command = ["bwrap", *_bubblewrap(device, environment, own), "--", *command]
+        # Found as `choose` found it: a worker's own PATH need not hold it.
+        command = [shutil.which("bwrap") or "bwrap", *_bubblewrap(device, environment, own), "--", *command]
     return launch(
         scratch, memory, contained, command,
         stdout=log_fd, stderr=log_fd, pass_fds=pass_fds, env=environment, **_user(nobody),

@@ -1,18 +1,19 @@
 """Scoring one variant: what is not done yet is trained and audited, between gates, and kept as each setting ends."""
 
 import datetime
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 from typing import Protocol as Interface
 
 from evaluator import results
-from evaluator.bench import Failure
+from evaluator.bench import Failure, Work
 from evaluator.job import Job
 from evaluator.progress import Progress, Report, cost
-from evaluator.protocol import Setting, to_json
+from evaluator.protocol import Setting, sweep, to_json
 from evaluator.reading import source
 from evaluator.results import ResultsError
-from evaluator.train import sweep
 
 
 class Place(Interface):
@@ -20,9 +21,7 @@ class Place(Interface):
 
     def environment(self, job: Job) -> dict[str, Any]: ...
 
-    def gates(self, job: Job, todo: Sequence[Setting]) -> str | None: ...
-
-    def run(self, job: Job, todo: Sequence[Setting], progress: Progress) -> Failure | None: ...
+    def work(self, job: Job, todo: Sequence[Setting], progress: Progress) -> AbstractContextManager[Work]: ...
 
 
 def score(job: Job, report: Report, place: Place) -> dict[str, Any]:
@@ -38,21 +37,30 @@ def score(job: Job, report: Report, place: Place) -> dict[str, Any]:
         report({"event": "note", "message": f"going on: {len(job.settings) - len(todo)} settings are done already"})
     header |= place.environment(job)
     header["started"] = _write(job, header, None)["started"]
-    progress = Progress(job.protocol, todo, report)
-    return _write(job, header, _run_between_gates(place, job, todo, progress) if todo else None)
+    if not todo:
+        return _write(job, header, None)
+    with place.work(job, todo, Progress(job.protocol, todo, report)) as work:
+        return _write(job, header, _between_gates(work, report) if job.device.type == "cuda" else work.run())
 
 
-def _run_between_gates(place: Place, job: Job, todo: Sequence[Setting], progress: Progress) -> Failure | None:
+def _between_gates(work: Work, report: Report) -> Failure | None:
     """On a GPU the causal, row and memory gates are asked at the trainer's own sizes, before training and after it.
 
     On a CPU `check` has asked the same on the same device; the audit asks about causality after training anyway.
     """
-    if job.device.type == "cuda" and (message := place.gates(job, todo)):
+    if message := _gates(work, "before", report):
         return "check-failed", message
-    failure = place.run(job, todo, progress)
-    if not failure and job.device.type == "cuda" and (message := place.gates(job, todo)):
+    failure = work.run()
+    if not failure and (message := _gates(work, "after", report)):
         return "audit-failed", f"after training: {message}"
     return failure
+
+
+def _gates(work: Work, when: str, report: Report) -> str | None:
+    began = time.monotonic()
+    message = work.gates()
+    report({"event": "note", "message": f"gates on the device, {when} training: {time.monotonic() - began:.0f} s"})
+    return message
 
 
 def _header(job: Job) -> dict[str, Any]:

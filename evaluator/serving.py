@@ -10,20 +10,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evaluator.group import Group
 from evaluator.loaded import Loaded
 from evaluator.model import Operator, architecture, operations, stream_seed
-from evaluator.protocol import Protocol, Setting, from_json
-from evaluator.train import Group, Progress, Run, train_group
+from evaluator.protocol import Protocol, Run, Setting, from_json
+from evaluator.train import Checkpoint, Progress, train_group
 
 if TYPE_CHECKING:
-    from evaluator.fusion.compiled import Library
+    from evaluator.fusion.library import Library
 
 
 def serve(header: dict[str, Any], tensors: dict[str, Tensor], operator: Loaded, send: Callable[..., None]) -> None:
     """Answers the request `train`: progress after every epoch, then what `Trained` holds, weights as a tensor.
 
-    header: setting, protocol (as JSON), runs [[lr, weight_decay, seed]], num_threads. What the operator declares
-    is asked of it here, in its own process.
+    header: setting, protocol (as JSON), runs [[lr, weight_decay, seed]], num_threads, every (seconds between
+    checkpoints, or None), begin (what a checkpoint says, or None), whose state the tensors are. What the operator
+    declares is asked of it here, in its own process.
     """
     device = operator.device
     if device.type == "cpu":
@@ -44,10 +46,24 @@ def serve(header: dict[str, Any], tensors: dict[str, Tensor], operator: Loaded, 
             last_sent[0] = progress.seconds
             send({"event": "progress", **dataclasses.asdict(progress)}, {})
 
-    trained = train_group(group, report, _library(operator), lambda message: send({"event": "note", "message": message}, {}))
+    def keep(checkpoint: Checkpoint) -> None:
+        facts = {f.name: getattr(checkpoint, f.name) for f in dataclasses.fields(checkpoint) if f.name != "state"}
+        send({"event": "checkpoint", **facts}, {name: x.cpu() for name, x in checkpoint.state.items()})
+
+    trained = train_group(
+        group, report, _library(operator), lambda message: send({"event": "note", "message": message}, {}),
+        _begun(header["begin"], tensors), keep, math.inf if header["every"] is None else header["every"],
+    )
     facts = {f.name: getattr(trained, f.name) for f in dataclasses.fields(trained) if f.name != "weights"}
     peak = torch.cuda.max_memory_allocated() if group.cuda else 0
     send({"event": "done", "peak_bytes": peak, **facts}, {"weights": trained.weights})
+
+
+def _begun(facts: dict[str, Any] | None, state: dict[str, Tensor]) -> Checkpoint | None:
+    if facts is None:
+        return None
+    best = tuple((float(p), int(epoch), float(a)) for p, epoch, a in facts["best"])
+    return Checkpoint(**{**facts, "best": best, "state": state})
 
 
 @functools.cache
@@ -55,7 +71,7 @@ def _library(operator: Loaded) -> "Library | None":
     """Where a naive operator's compiled kernels are kept, from setting to setting; None where it is not compiled."""
     if operator.device.type != "cuda" or operator.form != "naive":
         return None
-    from evaluator.fusion.compiled import Library
+    from evaluator.fusion.library import Library
 
     return Library()
 

@@ -56,18 +56,13 @@ class Station:
         return Facts(source_digest(), ", ".join(walls.standing), local.environment(self.job))
 
     def gates(self, todo: Sequence[Setting]) -> str | None:
-        """As `local.gates`; the GPU is theirs alone."""
-        self._close()
-        return local.gates(self.job, todo)
+        """What a gate has against the operator on this machine, or None."""
+        return self._opened().gates(todo)
 
     def score(self, setting: Setting) -> tuple[list[Row], Failure | None]:
         """The audited rows of a setting, or how it failed."""
-        if self._bench is None:
-            self._compare()
-            local.prepare(self.job, self.job.settings, self)
-            self._bench = Bench(self.job)
         try:
-            return self._bench.train(setting, self).result(), None
+            return self._opened().train(setting, self).result(), None
         except FAILURES as error:
             return [], failure(error)
 
@@ -90,10 +85,12 @@ class Station:
             told = ", ".join(f"{name} {getattr(here, name)} and {getattr(self.expected, name)}" for name in different)
             raise UnequalMachines(f"{platform.node()} and another machine of the Ray cluster would not measure the same: {told}")
 
-    def _close(self) -> None:
-        if self._bench:
-            self._bench.__exit__(None, None, None)
-            self._bench = None
+    def _opened(self) -> Bench:
+        if self._bench is None:
+            self._compare()
+            local.prepare(self.job, self.job.settings, self)
+            self._bench = Bench(self.job)
+        return self._bench
 
 
 def source_digest() -> str:

@@ -1,23 +1,27 @@
 """Training one setting in an untrusted process, whose answer is held to types and shapes."""
 
 import dataclasses
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from evaluator import checkpoint
 from evaluator.conversation import printable
 from evaluator.job import Job, architecture_for, process_for
 from evaluator.model import layout
 from evaluator.operator import OperatorError, OperatorProcess
 from evaluator.progress import Listener
-from evaluator.protocol import Setting, to_json
-from evaluator.train import OPERATORS, Run, sweep
+from evaluator.protocol import Run, Setting, sweep, to_json
+from evaluator.train import OPERATORS
 
 T = TypeVar("T")
 MAX_NOTE = 400  # characters of what a training process has to say
+EVERY = 60.0  # seconds between checkpoints of one group
 
 
 @dataclass(frozen=True)
@@ -64,14 +68,17 @@ def _named(error: OperatorError, setting: Setting) -> OperatorError:
     return OperatorError(error.kind, f"{setting.task} {setting.name}: {error.message}")
 
 
-def train(trainer: Renewable, setting: Setting, listener: Listener) -> list[Outcome]:
-    """All runs of a setting as one group; a group that does not fit in memory is halved. Raises OperatorError."""
+def train(trainer: Renewable, setting: Setting, listener: Listener, folder: Path | None) -> list[Outcome]:
+    """All runs of a setting as one group; a group that does not fit in memory is halved. Raises OperatorError.
+
+    With a folder, where each group is stands there once a minute, and what stands there is gone on with.
+    """
     job = trainer.job
     groups, outcomes = [sweep(job.protocol, job.seeds)], []
     while groups:
         runs = groups.pop(0)
         try:
-            outcomes.append(trainer.ask(lambda p, runs=runs: _group(job, p, setting, runs, listener), setting, listener))  # type: ignore[misc]
+            outcomes.append(trainer.ask(lambda p, runs=runs: _group(job, p, setting, runs, listener, folder), setting, listener))  # type: ignore[misc]
         except OperatorError as error:
             if error.kind != "memory" or len(runs) == 1:
                 raise
@@ -81,22 +88,48 @@ def train(trainer: Renewable, setting: Setting, listener: Listener) -> list[Outc
     return outcomes
 
 
-def _group(job: Job, process: OperatorProcess, setting: Setting, runs: tuple[Run, ...], listener: Listener) -> Outcome:
+def _group(
+    job: Job, process: OperatorProcess, setting: Setting, runs: tuple[Run, ...], listener: Listener, folder: Path | None
+) -> Outcome:
+    size = layout(architecture_for(job, setting, process)).size
+    begin, state = (checkpoint.read(folder, setting, runs, size) if folder else None) or (None, {})
+    if begin:
+        listener.note(f"{setting.task} {setting.name}: going on after epoch {begin['epoch']}")
     header = {
         "request": "train", "setting": dataclasses.asdict(setting), "protocol": to_json(job.protocol),
         "runs": [dataclasses.astuple(r) for r in runs], "num_threads": job.threads,
+        "every": EVERY if folder else None, "begin": begin,
     }
     facts: dict[str, Any] = {}
     weights: dict[str, Tensor] = {}
-    for answer, tensors in process.request(header, {}):
+    kept = time.monotonic()
+    for answer, tensors in process.request(header, state):
         if answer.get("event") == "progress":
             listener.update(setting, answer)
         elif answer.get("event") == "note":
             listener.note(f"{setting.task} {setting.name}: {printable(str(answer.get('message')), MAX_NOTE)}")
+        elif answer.get("event") == "checkpoint":
+            if folder and time.monotonic() - kept >= EVERY / 2:  # no flood of them reaches the disk
+                _keep(folder, setting, runs, answer, tensors, size, listener)
+                kept = time.monotonic()
         else:
             facts, weights = answer, tensors
-    size = layout(architecture_for(job, setting, process)).size
-    return Outcome(runs, _checked(facts, len(runs)), _weights(weights, size, len(runs)))
+    return Outcome(runs, _checked(facts, len(runs)), _weights(weights, "weights", size, len(runs)))
+
+
+def _keep(
+    folder: Path, setting: Setting, runs: tuple[Run, ...], answer: Mapping[str, Any], tensors: Mapping[str, Tensor],
+    size: int, listener: Listener,
+) -> None:
+    """Puts a checkpoint on disk, held to types and shapes; a full disk costs what it would have saved, and no more."""
+    state = {name: _weights(tensors, name, size, len(runs)) for name in checkpoint.STATE}
+    facts = {name: answer.get(name) for name in (*checkpoint.FIGURES, "best")}
+    if not checkpoint.sound(facts, len(runs)):
+        raise OperatorError("bad-output", "the training process told of its state without the figures of its runs")
+    try:
+        checkpoint.write(folder, setting, runs, facts, state)
+    except OSError as error:
+        listener.note(f"{setting.task} {setting.name}: where training is could not be kept: {error}")
 
 
 def _checked(facts: Mapping[str, Any], count: int) -> Mapping[str, Any]:
@@ -111,8 +144,8 @@ def _checked(facts: Mapping[str, Any], count: int) -> Mapping[str, Any]:
     return facts
 
 
-def _weights(tensors: Mapping[str, Tensor], size: int, count: int) -> Tensor:
-    weights = tensors.get("weights")
+def _weights(tensors: Mapping[str, Tensor], name: str, size: int, count: int) -> Tensor:
+    weights = tensors.get(name)
     if weights is None or weights.shape != (count, size) or weights.dtype != torch.float32:
-        raise OperatorError("bad-output", "the training process returned no weights, or of another shape than the model's")
+        raise OperatorError("bad-output", f"the training process returned no {name}, or of another shape than the model's")
     return weights

@@ -201,8 +201,9 @@ def test_a_folder_that_is_no_checkout_of_the_peer_is_told(tmp_path: Path) -> Non
 
 
 def test_epochs_are_bounded_by_task() -> None:
-    assert reference_agreement.epochs_of(["compression=3"])["compression"] == 3
-    with pytest.raises(SystemExit, match="--epochs compression=0: TASK=N"):
+    found = reference_agreement.epochs_of(["compression=3", "compression:seq_len=64=7"])
+    assert (found["compression"], found["compression:seq_len=64"], found["compression:vocab_size=32"]) == (3, 7, 200)
+    with pytest.raises(SystemExit, match="--epochs compression=0: SETTING=N"):
         reference_agreement.epochs_of(["compression=0"])
 
 

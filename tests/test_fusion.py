@@ -14,8 +14,8 @@ if not torch.cuda.is_available():
 pytest.importorskip("triton")
 
 from evaluator.fusion.capture import fused_operator
-from evaluator.fusion.compiled import Library
 from evaluator.fusion.index import NotAffine, divide, linear, plus, times, variable
+from evaluator.fusion.library import Library
 from evaluator.fusion.pointwise import TEXTS
 
 VARIANTS = Path(__file__).parents[1] / "variants"

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -144,7 +145,9 @@ def test_a_variant_is_no_duplicate_of_itself_but_its_renamed_copy_is(tmp_path, w
 
 def test_on_the_training_device_the_exact_batch_is_asked(walls):
     leak = (ATTACKS / "op" / "large_batches.py").read_text().replace("q.shape[0] >= 96", "q.shape[0] == 48")
-    found = gates_on_device({"naive": leak}, walls=walls, device="cpu", dtype=torch.float32, shapes=[(48, 9)])
+    with ExitStack() as stack:
+        processes = [stack.enter_context(OperatorProcess({"naive": leak}, walls=walls, timeout=60)) for _ in range(3)]
+        found = gates_on_device(*processes, dtype=torch.float32, shapes=[(48, 9)])
     assert [g.name for g in found if not g.passed] == ["exact 48x9"]
 
 

@@ -43,13 +43,12 @@ def _compare(fast, plain, leaves, tolerance=1e-5):
 
 
 @pytest.mark.parametrize("rows", [1, 17, 130])
-@pytest.mark.parametrize("with_y", [False, True])
-def test_add_norm(rows, with_y):
+@pytest.mark.parametrize("twice", [False, True])
+def test_norm(rows, twice):
     torch.manual_seed(0)
-    leaves = [_leaf(2, 1, rows, 32), _leaf(2, 1, rows, 32) if with_y else None, _weight(2, 32)]
+    leaves = [_leaf(2, 1, rows, 32), _weight(2, 32)]
     _compare(
-        lambda x, y, w: ops.add_norm(x, y, w, torch.float32),
-        lambda x, y, w: layers.add_norm(x, y, w, torch.float32), leaves)
+        lambda x, w: ops.norm(x, w, torch.float32)[1 - twice :], lambda x, w: layers.norm(x, w, torch.float32)[1 - twice :], leaves)
 
 
 @pytest.mark.parametrize(("length", "projections"), [
@@ -69,19 +68,26 @@ def test_mixer_inputs(length, projections):
 
 @pytest.mark.parametrize("length", [1, 19, 70])
 @pytest.mark.parametrize("gated", [False, True])
-def test_head_norm(length, gated):
+@pytest.mark.parametrize("padded", [False, True])
+def test_mixer_output(length, gated, padded):
     torch.manual_seed(0)
-    leaves = [_leaf(6, 2, length, 16), _weight(2, 16), _leaf(2, 3, length, 32) if gated else None]
-    _compare(
-        lambda o, w, g: [ops.head_norm(o, w, g, 3)], lambda o, w, g: [layers.head_norm(o, w, g, 3)], leaves)
+    leaves = [_leaf(6, 2, length + padded, 16), _weight(2, 16), _leaf(2, 3, length, 32) if gated else None, _weight(2, 32, 32)]
+    _compare(*(
+        lambda o, w, g, out, f=f: [f(o[:, :, :length], w, g, out, 3)] for f in (ops.mixer_output, layers.mixer_output)
+    ), leaves)
 
 
 @pytest.mark.parametrize("rows", [1, 130])
 @pytest.mark.parametrize("inner", [16, 48])
-def test_mlp(rows, inner):
+@pytest.mark.parametrize("kept", [slice(0, 2), slice(1, 2), None])
+def test_feed_forward(rows, inner, kept):
+    """The stream and the norm that follows, the norm alone as before the head, and the stream where no norm follows."""
     torch.manual_seed(0)
-    leaves = [_leaf(2, 1, rows, 16), _weight(2, 2 * inner, 16), _weight(2, 16, inner)]
-    _compare(lambda *given: [ops.mlp(*given)], lambda *given: [layers.mlp(*given)], leaves)
+    leaves = [_leaf(2, 1, rows, 16), _leaf(2, 1, rows, 16), _weight(2, 16), _weight(2, 2 * inner, 16), _weight(2, 16, inner)]
+    leaves += [_weight(2, 16)] if kept else []
+    _compare(*(
+        lambda *given, f=f: f(*given)[kept] if kept else f(*given, None)[:1] for f in (ops.feed_forward, layers.feed_forward)
+    ), leaves)
 
 
 @pytest.mark.parametrize("rows", [1, 70, 1100])

@@ -1,13 +1,18 @@
 """What goes wrong while a setting is trained: a lost process, a hang, too little memory; and going on after it."""
 
+import dataclasses
 import os
 import re
 from pathlib import Path
 
 import pytest
+import torch
 from scoring import CHEAP, SHORT, always, job_of, once, rows_of, scored
 
-from evaluator import job, results
+from evaluator import checkpoint, job, results, trainer
+from evaluator.bench import Bench
+from evaluator.progress import Progress
+from evaluator.protocol import sweep
 
 KILL = "os.kill(os.getpid(), signal.SIGKILL)"
 
@@ -78,3 +83,73 @@ def test_what_is_done_is_not_trained_again(tmp_path: Path) -> None:
     assert evaluation["tasks"]["memorization"]["settings_done"] == 1
     assert [e["message"] for e in told] == ["going on: 2 settings are done already"]
     assert (asked.out / "runs.csv").read_bytes() == before
+
+
+def test_the_process_that_trains_is_the_one_that_the_gates_ask(tmp_path):
+    """An operator that is honest until it has been trained for some steps: a fresh process would show nothing."""
+    rows = SHORT.batch_size * len(SHORT.lrs) * len(SHORT.weight_decays)
+    late = f'''"""Values come back as they are, for a while."""
+steps = []
+
+
+def delta_rule(q, k, v, beta, *, chunk_size):
+    if q.shape[0] == {rows} and q.requires_grad:
+        steps.append(1)
+    return v.roll(-1, 2) if len(steps) > 10 else v.clone()
+'''
+    job = job_of(tmp_path, late)
+    with Bench(job) as bench:
+        assert bench.gates(job.settings) is None
+        bench.train(job.settings[0], Progress(job.protocol, job.settings, lambda event: None)).exception()
+        assert "not causal" in bench.gates(job.settings)
+
+
+LONGER = dataclasses.replace(SHORT, epochs=4, settings=SHORT.settings[1:])
+STEPS = '''"""Values come back as they are, until a process has done so many steps."""
+import os, signal
+
+steps = []
+
+
+def delta_rule(q, k, v, beta, *, chunk_size):
+    steps.append(1)
+    if len(steps) == {last} and not os.path.exists({mark!r}):
+        open({mark!r}, "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return v
+'''
+
+
+def test_a_setting_is_gone_on_with_where_its_training_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = job_of(tmp_path, CHEAP, LONGER, "usual")
+    scored(usual)
+    monkeypatch.setattr(trainer, "EVERY", 0.0)
+    asked = job_of(tmp_path, STEPS.format(last=40, mark=str(tmp_path / "mark")), LONGER)
+    evaluation, told = scored(asked)
+    assert evaluation["status"] == "scored"
+    notes = [e["message"] for e in told if e["event"] == "note"]
+    assert "signal 9" in notes[0]
+    assert re.fullmatch(r"memorization .*: going on after epoch [123]", notes[1])
+    assert rows_of(asked) == rows_of(usual)
+    assert not list(asked.out.glob(".*"))
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04" + bytes(100)])
+def test_a_checkpoint_that_can_not_be_read_is_none(tmp_path: Path, content: bytes) -> None:
+    job_ = job_of(tmp_path, CHEAP, LONGER)
+    runs = sweep(LONGER, (0,))
+    state = {name: torch.zeros(len(runs), 5) for name in checkpoint.STATE}
+    facts = {"epoch": 1, "step": 16, "seconds": 1.0, "setup_seconds": 0.5, "best": [[2.0, 1, 0.5]] * len(runs)}
+    checkpoint.write(job_.out, LONGER.settings[0], runs, facts, state)
+    found = checkpoint.read(job_.out, LONGER.settings[0], runs, 5)
+    assert found is not None
+    assert found[0] == facts
+    assert checkpoint.read(job_.out, LONGER.settings[0], runs, 6) is None
+    assert checkpoint.read(job_.out, LONGER.settings[0], runs[:1], 5) is None
+    (path,) = job_.out.glob(".*.part")
+    path.write_bytes(content)
+    assert checkpoint.read(job_.out, LONGER.settings[0], runs, 5) is None
+    checkpoint.forget(job_.out, SHORT.settings[0])
+    assert path.exists()
+    checkpoint.forget(job_.out, LONGER.settings[0])
+    assert not path.exists()

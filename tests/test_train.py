@@ -12,13 +12,14 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 from evaluator import layers
+from evaluator.group import Group
 from evaluator.loaded import load
 from evaluator.metrics import macro_accuracy
 from evaluator.model import architecture, forward, initial_weights, layout, views
 from evaluator.operator import read_sources
-from evaluator.protocol import BASELINES, PROTOCOLS, TASKS, from_json, settings_of, to_json
+from evaluator.protocol import BASELINES, PROTOCOLS, TASKS, Run, from_json, settings_of, sweep, to_json
 from evaluator.serving import _declare, declared, operator_function
-from evaluator.train import Group, Run, sweep, train_group
+from evaluator.train import train_group
 
 VARIANTS = Path(__file__).parents[1] / "variants"
 CPU = torch.device("cpu")
@@ -148,3 +149,22 @@ def test_the_autoencoder_reads_the_last_position_alone(tmp_path):
 def test_accuracy_is_the_mean_over_classes(predicted, targets, accuracy):
     found = macro_accuracy(torch.tensor([predicted]), torch.tensor([targets]), 4)
     assert found.item() == pytest.approx(accuracy)
+
+
+def test_training_goes_on_from_a_checkpoint_to_the_same_bits(tmp_path):
+    same = {"protocol": dataclasses.replace(SMOKE, epochs=3), "setting": SMOKE.settings[3]}
+    whole = train_group(group_of(tmp_path, **same), lambda progress: None)
+    kept = []
+
+    def keep(checkpoint):
+        kept.append(dataclasses.replace(checkpoint, state={name: x.clone() for name, x in checkpoint.state.items()}))
+
+    train_group(group_of(tmp_path, **same), lambda progress: None, keep=keep, every=0.0)
+    assert [c.epoch for c in kept] == [1, 2]
+    for checkpoint in kept:
+        again = train_group(group_of(tmp_path, **same), lambda progress: None, begin=checkpoint)
+        assert torch.equal(again.weights, whole.weights)
+        told = [f.name for f in dataclasses.fields(whole) if f.name not in ("weights", "seconds", "setup_seconds")]
+        assert [getattr(again, name) for name in told] == [getattr(whole, name) for name in told]
+        assert again.seconds > checkpoint.seconds
+        assert again.setup_seconds == checkpoint.setup_seconds

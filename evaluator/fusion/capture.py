@@ -12,7 +12,8 @@ from torch._functorch.partitioners import min_cut_rematerialization_partition
 from torch.fx import GraphModule, Node
 from torch.utils.checkpoint import CheckpointPolicy
 
-from evaluator.fusion.compiled import Compiled, Library
+from evaluator.fusion.compiled import Compiled
+from evaluator.fusion.library import Library
 from evaluator.fusion.pointwise import CONSTANTS
 from evaluator.fusion.repeating import is_kernel_work
 from evaluator.fusion.views import is_view

@@ -1,13 +1,6 @@
 """A compiled graph at work: kernels written at the first call, for the layout that its inputs have."""
 
-import hashlib
-import importlib.util
-import math
-import tempfile
-import time
 from collections.abc import Sequence
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -17,6 +10,7 @@ from torch.fx import GraphModule, Node, map_arg
 from evaluator.fusion.emit import Kernel, emit
 from evaluator.fusion.grouping import Group, Plan, is_assembled, plan
 from evaluator.fusion.index import contiguous
+from evaluator.fusion.library import Library
 from evaluator.fusion.pointwise import identity
 from evaluator.fusion.repeating import constant
 from evaluator.fusion.simplify import simplify
@@ -27,31 +21,6 @@ aten = torch.ops.aten
 
 MAX_NODES = 96
 MAX_DOTS = 12
-
-
-class Library:
-    """Kernels by their source, each compiled once; their files lie in one folder."""
-
-    def __init__(self) -> None:
-        self.folder = tempfile.TemporaryDirectory(prefix="fusion-")
-        self.kernels: dict[str, Any] = {}
-        self.deadline = math.inf  # on time.monotonic()
-
-    def get(self, text: str) -> Any:
-        """The kernel of a source. Raises TimeoutError after the deadline."""
-        if text not in self.kernels:
-            if time.monotonic() > self.deadline:
-                raise TimeoutError(f"no end within its time, after {len(self.kernels)} kernels")
-            name = "fused_" + hashlib.sha256(text.encode()).hexdigest()[:12]
-            path = Path(self.folder.name) / f"{name}.py"
-            path.write_text(text.replace("def kernel(", f"def {name}("), encoding="utf-8")
-            spec = importlib.util.spec_from_file_location(name, path)
-            assert spec
-            assert spec.loader
-            module: ModuleType = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-            self.kernels[text] = getattr(module, name)
-        return self.kernels[text]
 
 
 class Compiled:
@@ -67,7 +36,7 @@ class Compiled:
         self.parts = {part: cat for cat in assembled for part in cat.args[0]}
         self.offsets = {part: start for cat in assembled for part, start in zip(cat.args[0], _offsets(cat), strict=True)}
         self.stored = self._stored()
-        self.kernels: dict[int, tuple[Kernel, Any]] = {}
+        self.kernels: dict[int, Kernel] = {}
         self.strides: dict[Node, tuple[int, ...]] = {}
         self.last = self._last_uses()
         self.constants: dict[Node, Any] = {}
@@ -124,6 +93,9 @@ class Compiled:
             found = tuple(env[x].stride()) if isinstance(env[x], Tensor) else ()
             if self.strides.setdefault(x, found) != found:
                 raise ValueError(f"{x} has strides {found}, and was compiled for {self.strides[x]}")
+        device = next((x.device for x in env.values() if isinstance(x, Tensor)), None)
+        if not self.kernels and device is not None and device.type == "cuda":
+            self._prepare(device)
         for position, step in enumerate(self.plan.steps):
             if isinstance(step, Node):
                 if step not in env:
@@ -176,20 +148,35 @@ class Compiled:
         stored = [n for n in group.nodes if n in self.stored]
         buffers = {n: self._buffer(n, env) for n in stored}
         if position not in self.kernels:
-            tf32 = torch.backends.cuda.matmul.allow_tf32
-            kernel = emit(group, self.plan, stored, self.strides, tf32)
-            self.kernels[position] = kernel, self.library.get(kernel.source)
-        kernel, compiled = self.kernels[position]
-        tensors = []
+            self.kernels[position] = emit(group, self.plan, stored, self.strides, torch.backends.cuda.matmul.allow_tf32)
+        kernel, tensors = self.kernels[position], []
         for pointer in kernel.pointers:
             x = buffers[pointer.tensor] if pointer.tensor in buffers else self._value(pointer.tensor, env)
             tensors.append(_shifted(x, pointer.offset) if pointer.offset else x)
-        compiled[(kernel.grid,)](*tensors, num_warps=2 if kernel.area <= 4096 else 4)
+        self.library.launch(kernel, tensors)
+
+    # --- before the first call
+
+    def _prepare(self, device: torch.device) -> None:
+        """Has all kernels compiled side by side, for the strides that tensors should have; a wrong guess costs time alone."""
+        values = {n: n.meta["val"] for n in self.graph.nodes if isinstance(n.meta.get("val"), Tensor)}
+        strides = {n: tuple(x.stride()) for n, x in values.items()}
+        strides |= {n: contiguous(shape_of(self.parts.get(n, n))) for n in self.stored} | self.strides
+        tf32, wanted = torch.backends.cuda.matmul.allow_tf32, []
+        for group in (step for step in self.plan.steps if isinstance(step, Group)):
+            kernel = emit(group, self.plan, [n for n in group.nodes if n in self.stored], strides, tf32)
+            wanted.append((kernel, [_as_aligned(values[p.tensor].dtype, p.offset, device) for p in kernel.pointers]))
+        self.library.prepare(wanted)
 
 
 def _shifted(x: Tensor, offset: int) -> Tensor:
     """A tensor that begins `offset` elements later; its shape is of no account to a kernel."""
     return x.as_strided((1,), (1,), x.storage_offset() + offset)
+
+
+def _as_aligned(dtype: torch.dtype, offset: int, device: torch.device) -> Tensor:
+    """A tensor that lies in memory as one does that begins `offset` elements later than an allocation."""
+    return torch.empty(32, dtype=dtype, device=device)[offset % 16 :]
 
 
 def _offsets(cat: Node) -> list[tuple[int, int]]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from evaluator.model import Operator
 
 if TYPE_CHECKING:
-    from evaluator.fusion.compiled import Library
+    from evaluator.fusion.library import Library
 
 EXACTNESS = 3.0  # so many times the eager code's own distance from float32 products may be reached
 ROUNDING = 0.01  # relative distance that is no matter, about that of a bfloat16 result

@@ -38,8 +38,11 @@ class Probe:
     _described: dict[tuple[int, int], Description] = field(default_factory=dict)
 
     def on_device(self, dtype: torch.dtype) -> "Probe":
-        """For a GPU: what it trains alone, as kernels are compiled for each type and width, for up to ten seconds."""
-        return replace(self, dtype=dtype, dtypes=(dtype,), small_dim=self.head_dim)
+        """For a GPU: what it trains alone, as kernels are compiled for each type and width, for up to ten seconds.
+
+        What a CPU answered at the start is left behind: a kernel rounds in its own way.
+        """
+        return replace(self, dtype=dtype, dtypes=(dtype,), small_dim=self.head_dim, first=None)
 
     def randint(self, low: int, high: int) -> int:
         """A whole number from low to high, both included."""

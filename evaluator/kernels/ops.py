@@ -2,9 +2,10 @@
 
 from evaluator.kernels.adamw import adamw
 from evaluator.kernels.conv import mixer_inputs
+from evaluator.kernels.feed_forward import feed_forward
 from evaluator.kernels.linear import linear
-from evaluator.kernels.mlp import mlp
-from evaluator.kernels.norm import add_norm, head_norm
+from evaluator.kernels.mixer_output import mixer_output
+from evaluator.kernels.norm import norm
 from evaluator.kernels.tokens import cross_entropy, embed
 
-__all__ = ["adamw", "add_norm", "cross_entropy", "embed", "head_norm", "linear", "mixer_inputs", "mlp"]
+__all__ = ["adamw", "cross_entropy", "embed", "feed_forward", "linear", "mixer_inputs", "mixer_output", "norm"]

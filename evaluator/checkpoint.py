@@ -1,0 +1,83 @@
+"""A group in the middle of its training, on disk: whoever is killed loses a minute of a long setting, not all of it.
+
+The file holds plain numbers, which only say where to go on: what is recorded is audited at the end all the same.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evaluator.protocol import Run, Setting
+
+STATE = ("weights", "mean", "square", "best")  # as `Group.state`
+FIGURES = {"epoch": (int,), "step": (int,), "seconds": (int, float), "setup_seconds": (int, float)}
+
+
+def write(folder: Path, setting: Setting, runs: Sequence[Run], facts: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+    """Whole or not at all, over an older one; raises OSError."""
+    path = _path(folder, setting, runs)
+    new = path.with_suffix(".new.part")
+    arrays: dict[str, Any] = {"facts": np.array(json.dumps(dict(facts)))} | {name: state[name].numpy() for name in STATE}
+    try:
+        with new.open("wb") as file:
+            np.savez(file, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            new.unlink()
+        raise
+
+
+def read(folder: Path, setting: Setting, runs: Sequence[Run], size: int) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    """Facts and state [runs, size] of such a group; None where there is none, or none that is sound and fits."""
+    try:
+        with np.load(_path(folder, setting, runs), allow_pickle=False) as found:
+            facts = json.loads(str(found["facts"]))
+            state = {name: torch.from_numpy(found[name]) for name in STATE}
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile):
+        return None
+    fits = all(x.shape == (len(runs), size) and x.dtype == torch.float32 for x in state.values())
+    return (facts, state) if fits and isinstance(facts, dict) and sound(facts, len(runs)) else None
+
+
+def sound(facts: Mapping[str, Any], count: int) -> bool:
+    """Whether these are the figures of a checkpoint of so many runs: FIGURES, and the best of each so far."""
+    best = facts.get("best")
+    if set(facts) != {*FIGURES, "best"} or not isinstance(best, list) or len(best) != count:
+        return False
+    kinds = ((int, float), (int,), (int, float))  # perplexity, epoch, accuracy
+    triples = all(isinstance(b, list) and len(b) == 3 and all(type(x) in k for x, k in zip(b, kinds, strict=True)) for b in best)
+    return triples and all(type(facts[name]) in allowed for name, allowed in FIGURES.items()) and 0 <= facts["epoch"] < 1 << 31
+
+
+def forget(folder: Path, setting: Setting | None = None) -> None:
+    """Removes what is left of a setting, or of all."""
+    for path in folder.glob(f"{_name(setting) if setting else PREFIX}*.part"):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+PREFIX = ".training-"
+
+
+def _path(folder: Path, setting: Setting, runs: Sequence[Run]) -> Path:
+    return folder / f"{_name(setting)}-{_digest([tuple(vars(r).values()) for r in runs])}.part"
+
+
+def _name(setting: Setting) -> str:
+    return PREFIX + _digest(setting)
+
+
+def _digest(thing: object) -> str:
+    return hashlib.sha256(repr(thing).encode()).hexdigest()[:12]
