@@ -115,6 +115,15 @@ def test_an_operator_that_mixes_precisions_has_the_rank_of_its_state(pair):
     assert asked(BY_GATE["state"], pair, read_sources(ATTACKS / "honest" / "counts_tokens.py")) is None
 
 
+def test_a_sum_by_fft_may_round_at_the_size_of_a_future_that_is_taken_away(pair):
+    for seed in (1, 2, 3):
+        assert asked(BY_GATE["batches"], pair, read_sources(ATTACKS / "honest" / "fft_long_conv32.py"), seed) is None
+
+
+def test_a_scan_by_doubling_is_no_square_of_the_length(pair):
+    assert asked(BY_GATE["cost"], pair, read_sources(ATTACKS / "honest" / "doubling_vector.py")) is None
+
+
 def test_a_recurrent_state_can_hide_nothing(pair):
     text = (ROOT / "variants" / "delta_net" / "naive.py").read_text()
     plain, hidden = "else state\n", 'else state["past"]()\n'
