@@ -92,6 +92,7 @@ def elsewhere(
     # that is small beside other tokens or channels may be large in its own.
     sizes = o.double().abs().nan_to_num(nan=0.0).amax(3, keepdim=True).clamp(1e-30, 1e30)
     allowed = torch.maximum(4 * EPS["float32"] * sizes, 4 * torch.finfo(o.dtype).eps * o.double().abs())
+    allowed = allowed.nan_to_num(nan=0.0, posinf=0.0)  # what is not finite is the same or is not
     if bool((moved <= allowed).all()):
         return o
     # A sum over time rounds at the size of the largest number in it, which may stand on either side: one future may be empty.
