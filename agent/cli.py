@@ -148,6 +148,8 @@ def show_(
 @app.command()
 def replay(
     entry_id: options.Id,
+    only: options.Only = None,
+    out: options.Out = None,
     record: options.RecordIt = False,
     json_: options.Json = False,
     device: options.Device = None,
@@ -163,7 +165,7 @@ def replay(
     changed.
     """
     entry = _past(root).find(entry_id)
-    recorded = replaying.recorded_evaluation(entry)
+    recorded, keys = replaying.recorded_evaluation(entry), replaying.chosen(entry, only or [])
     settings = load(
         root,
         {
@@ -176,7 +178,7 @@ def replay(
         },
     )
     with job_for(root, settings, console(err=json_)) as job:
-        done = replaying.replay(job, entry, keep=record)
+        done = replaying.replay(job, entry, only=keys, out=out, keep=record)
     if json_:
         print_json(done.as_json())
     else:

@@ -80,6 +80,14 @@ Log = Annotated[bool, typer.Option("--log", help="Print the training log.")]
 RecordIt = Annotated[
     bool, typer.Option("--record", help="Add the result to the history, as an entry of kind replay.")
 ]
+Only = Annotated[
+    list[str] | None,
+    typer.Option("--only", metavar="TASK:SETTING", help="Only this of the recorded settings; may be repeated."),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="Keep the runs there; called again, go on where it was cut off."),
+]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A folder in variants/.")]
 From = Annotated[
     Path | None,

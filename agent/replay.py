@@ -1,7 +1,8 @@
 """Evaluate a stored variant again, as it was recorded, and say whether the result is the same."""
 
+import contextlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,16 +20,20 @@ from .records import COLUMNS, Evaluation
 Verdict = Literal["same", "within noise", "differs", "not comparable", "unknown noise"]
 _SIGMAS = 3.0
 
+Key = tuple[str, str]
+"""A task and the name of one of its settings."""
+
 
 @dataclass(frozen=True)
 class Replay:
-    """A recorded evaluation and the one that was made now."""
+    """A recorded evaluation and the one that was made now, of all that was recorded or of some settings."""
 
     id: str
     name: str
     recorded: Evaluation
     new: Evaluation
     noise: dict[str, float | None]
+    only: tuple[Key, ...] = ()
 
     @property
     def changes(self) -> list[str]:
@@ -52,17 +57,23 @@ class Replay:
             return "not comparable"
         if self.recorded.variant.digest != self.new.variant.digest:
             return "not comparable"
-        if self.recorded.settings == self.new.settings:
+        if all(old == new for old, new in self.settings.values()):
             return "same"
         if not self.changes:
             return "differs"
-        if self.recorded.row == self.new.row:
-            return "unknown noise"  # settings moved, of tasks that have no score yet
+        if not any(self.differences.values()):
+            return "unknown noise"  # settings moved, of tasks that have no score
         return _within(self.differences, self.noise)
 
     @property
     def agrees(self) -> bool:
         return self.verdict in ("same", "within noise")
+
+    @property
+    def settings(self) -> dict[Key, tuple[float | None, float | None]]:
+        """Accuracies recorded and new, of every setting that is compared."""
+        old, new = self.recorded.settings, self.new.settings
+        return {key: (old.get(key), new.get(key)) for key in self.only or sorted({*old, *new})}
 
     @property
     def differences(self) -> dict[str, float | None]:
@@ -77,6 +88,7 @@ class Replay:
             "recorded": self.recorded.row,
             "new": self.new.row,
             "differences": self.differences,
+            "settings": {f"{task}:{name}": pair for (task, name), pair in self.settings.items()},
             "noise": self.noise,
             "changes": self.changes,
         }
@@ -106,21 +118,34 @@ def recorded_evaluation(entry: Entry) -> Evaluation:
     return entry.evaluation
 
 
-def replay(job: Job, entry: Entry, *, keep: bool) -> Replay:
-    """Evaluate again in a folder of its own; with `keep`, record it as an entry of kind replay."""
+def chosen(entry: Entry, names: Sequence[str]) -> tuple[Key, ...]:
+    """The recorded settings that are named TASK:SETTING; BadInput for one that the record has not."""
+    known = {f"{task}:{setting}": (task, setting) for task, setting in recorded_evaluation(entry).settings}
+    for name in names:
+        if name not in known:
+            near = [other for other in known if other.partition(":")[0] == name.partition(":")[0]] or known
+            raise BadInput(f"--only {name}: {entry.id} has no such setting; it has {', '.join(near)}")
+    return tuple(known[name] for name in dict.fromkeys(names))
+
+
+def replay(job: Job, entry: Entry, *, only: tuple[Key, ...] = (), out: Path | None = None, keep: bool) -> Replay:
+    """Evaluate again, all or `only` some settings; with `keep`, record it as an entry of kind replay.
+
+    In a folder `out` it goes on where an earlier call was cut off; else in one of its own, which is lost then.
+    """
     recorded = recorded_evaluation(entry)
     name = entry.name or recorded.variant.name
     folder = variants.folder_of(job.root, name)
     variants.sources(folder)
-    with tempfile.TemporaryDirectory(prefix="agent-replay-") as out:
+    with _folder(out) as place:
         job.reporter.stage(f"replay of {entry.id} {entry.name}: {recorded.protocol.name}")
-        new = _again(job, folder, recorded, Path(out))
-        done = Replay(entry.id, name, recorded, new, dict(job.protocol.noise))
+        new = _again(job, folder, recorded, only, place)
+        done = Replay(entry.id, name, recorded, new, dict(job.protocol.noise), only)
         if keep:
             with history.writing(job.root):
                 keep_evaluation(
                     job,
-                    Path(out),
+                    place,
                     name,
                     new,
                     "replay",
@@ -130,7 +155,20 @@ def replay(job: Job, entry: Entry, *, keep: bool) -> Replay:
         return done
 
 
-def _again(job: Job, folder: Path, recorded: Evaluation, out: Path) -> Evaluation:
+@contextlib.contextmanager
+def _folder(out: Path | None) -> Iterator[Path]:
+    if out:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadInput(f"--out {out}: {error.strerror}") from None
+        yield out
+        return
+    with tempfile.TemporaryDirectory(prefix="agent-replay-") as place:
+        yield Path(place)
+
+
+def _again(job: Job, folder: Path, recorded: Evaluation, only: Sequence[Key], out: Path) -> Evaluation:
     try:
         new = job.evaluator.score(
             folder,
@@ -138,7 +176,7 @@ def _again(job: Job, folder: Path, recorded: Evaluation, out: Path) -> Evaluatio
             seeds=recorded.seeds,
             out=out,
             on_event=job.reporter.event,
-            extra=["--form", recorded.variant.form, *_settings(recorded)],
+            extra=["--form", recorded.variant.form, *_settings(recorded, only)],
         )
     except EvaluationFailed as error:
         raise EnvironmentFault(f"the replay failed: {error}") from error
@@ -149,28 +187,37 @@ def _again(job: Job, folder: Path, recorded: Evaluation, out: Path) -> Evaluatio
     return new
 
 
-def _settings(recorded: Evaluation) -> Sequence[str]:
-    """Exactly the settings that were recorded, where not all of them were."""
-    if recorded.status == "scored":
+def _settings(recorded: Evaluation, only: Sequence[Key]) -> Sequence[str]:
+    """Those asked for, else exactly the ones that were recorded, where not all of them were."""
+    if recorded.status == "scored" and not only:
         return []
-    return [part for task, setting in recorded.settings for part in ("--only", f"{task}:{setting}")]
+    return [part for task, setting in only or recorded.settings for part in ("--only", f"{task}:{setting}")]
 
 
 def table(done: Replay) -> Table:
-    """Recorded and new, task by task."""
+    """Recorded and new, task by task, or setting by setting where only some were asked for."""
+    titles = ("task", "setting", "recorded", "new", "difference") if done.only else ("task", "recorded", "new", "difference", "3 sigma")
     grid = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("task", "recorded", "new", "difference", "3 sigma"):
-        grid.add_column(title, justify="left" if title == "task" else "right")
+    for title in titles:
+        grid.add_column(title, justify="left" if title in ("task", "setting") else "right")
+    if done.only:
+        for key, (old, new) in done.settings.items():
+            grid.add_row(*key, _number(old), _number(new), _signed(minus(new, old)))
+        return grid
     for column in COLUMNS:
-        sigma, difference = done.noise.get(column), done.differences[column]
+        sigma = done.noise.get(column)
         grid.add_row(
             column,
             _number(done.recorded.row[column]),
             _number(done.new.row[column]),
-            "" if difference is None else f"{difference:+.6f}",
+            _signed(done.differences[column]),
             "" if sigma is None else f"{_SIGMAS * sigma:.4f}",
         )
     return grid
+
+
+def _signed(difference: float | None) -> str:
+    return "" if difference is None else f"{difference:+.6f}"
 
 
 def _number(value: float | None) -> str:

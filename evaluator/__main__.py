@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -183,7 +184,10 @@ def _score(args: argparse.Namespace) -> int:
     seeds = range(args.seed, args.seed + args.seeds)
     walls = _walls(args.sandbox)
     with _joined(args.ray):
-        job = jobs.make_job(args.variant, protocol, settings, seeds, _device(args.device, args.ray), walls, args.out, args.form, args.seconds)
+        device = _device(args.device, args.ray)
+        if args.form == "triton" and device.type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+            raise EnvironmentProblem(f"{args.variant} --form triton: a Triton operator is trained on a CUDA GPU, and this would be a CPU")
+        job = jobs.make_job(args.variant, protocol, settings, seeds, device, walls, args.out, args.form, args.seconds)
         evaluation = _scored(job, args)
     if not args.events:
         output.print_evaluation(evaluation)

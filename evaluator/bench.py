@@ -47,10 +47,11 @@ class Bench:
         self.job, self._trainer, self._judge = job, Renewable(job), Renewable(job)
         self._auditor, self._folder = ThreadPoolExecutor(1), folder
 
-    def gates(self, settings: Sequence[Setting]) -> str | None:
+    def gates(self, settings: Sequence[Setting], listener: Listener) -> str | None:
         """What a gate has against the operator at the shortest batch and length of these settings, or None.
 
-        Asked of the processes that train and audit, which then need not start or compile anew.
+        Asked of the processes that train and audit, which then need not start or compile anew; the listener is told how
+        long each gate took, the first of them with the start of the processes.
         """
         job, protocol = self.job, self.job.protocol
         shape = (protocol.batch_size * len(sweep(protocol, job.seeds)), min(s.seq_len for s in settings))
@@ -67,6 +68,7 @@ class Bench:
             finally:
                 for process, seconds in zip(processes, patience, strict=True):
                     process.timeout = seconds
+        listener.note(f"gates on the device: {', '.join(f'{gate.name} {gate.seconds:.1f} s' for gate in asked)}")
         return next((f"{gate.name}: {gate.message}" for gate in asked if not gate.passed), None)
 
     def train(self, setting: Setting, listener: Listener) -> Future[list[Row]]:

@@ -25,7 +25,7 @@ def work(job: Job, todo: Sequence[Setting], progress: Progress) -> Iterator[Work
     """Gates and training on this machine, by the same processes."""
     prepare(job, todo, progress)
     with Bench(job, job.out) as bench:
-        yield Work(lambda: bench.gates(todo), lambda: _run(job, todo, progress, bench))
+        yield Work(lambda: bench.gates(todo, progress), lambda: _run(job, todo, progress, bench))
 
 
 def _run(job: Job, todo: Sequence[Setting], progress: Progress, bench: Bench) -> Failure | None:

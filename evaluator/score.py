@@ -1,7 +1,6 @@
 """Scoring one variant: what is not done yet is trained and audited, between gates, and kept as each setting ends."""
 
 import datetime
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -40,27 +39,20 @@ def score(job: Job, report: Report, place: Place) -> dict[str, Any]:
     if not todo:
         return _write(job, header, None)
     with place.work(job, todo, Progress(job.protocol, todo, report)) as work:
-        return _write(job, header, _between_gates(work, report) if job.device.type == "cuda" else work.run())
+        return _write(job, header, _between_gates(work) if job.device.type == "cuda" else work.run())
 
 
-def _between_gates(work: Work, report: Report) -> Failure | None:
+def _between_gates(work: Work) -> Failure | None:
     """On a GPU the causal, row and memory gates are asked at the trainer's own sizes, before training and after it.
 
     On a CPU `check` has asked the same on the same device; the audit asks about causality after training anyway.
     """
-    if message := _gates(work, "before", report):
+    if message := work.gates():
         return "check-failed", message
     failure = work.run()
-    if not failure and (message := _gates(work, "after", report)):
+    if not failure and (message := work.gates()):
         return "audit-failed", f"after training: {message}"
     return failure
-
-
-def _gates(work: Work, when: str, report: Report) -> str | None:
-    began = time.monotonic()
-    message = work.gates()
-    report({"event": "note", "message": f"gates on the device, {when} training: {time.monotonic() - began:.0f} s"})
-    return message
 
 
 def _header(job: Job) -> dict[str, Any]:

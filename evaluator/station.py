@@ -57,7 +57,7 @@ class Station:
 
     def gates(self, todo: Sequence[Setting]) -> str | None:
         """What a gate has against the operator on this machine, or None."""
-        return self._opened().gates(todo)
+        return self._opened().gates(todo, self)
 
     def score(self, setting: Setting) -> tuple[list[Row], Failure | None]:
         """The audited rows of a setting, or how it failed."""

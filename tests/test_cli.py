@@ -256,6 +256,27 @@ def test_a_replay_of_a_part_repeats_exactly_the_settings_of_the_record(scored: P
     assert document(agent(scored, "replay", "0000", "--json"))["verdict"] == "differs"  # type: ignore[index]
 
 
+def test_a_replay_of_some_settings_compares_those_and_goes_on_in_its_folder(scored: Path, tmp_path: Path) -> None:
+    out = tmp_path / "again"
+    asked = ["replay", "0000", "--only", "memorization:baseline", "--only", "compression:baseline", "--out", str(out)]
+    done = document(agent(scored, *asked, "--json"))
+    assert (done["verdict"], set(done["settings"])) == ("same", {"memorization:baseline", "compression:baseline"})  # type: ignore[index]
+    rows = (out / "runs.csv").read_text()
+    told = agent(scored, *asked)
+    assert told.exit_code == 0
+    assert (out / "runs.csv").read_text() == rows  # nothing was trained twice
+    assert [line.split()[:2] for line in told.stdout.splitlines()[1:] if "baseline" in line] == [["memorization", "baseline"], ["compression", "baseline"]]
+    file = scored / "history" / "0000" / "evaluation.json"
+    recorded = json.loads(file.read_text())
+    recorded["tasks"]["compression"]["settings"]["baseline"]["accuracy"] /= 2
+    file.write_text(json.dumps(recorded))
+    told = agent(scored, *asked)
+    assert (told.exit_code, told.stdout.splitlines()[-1]) == (1, "0000 delta_net: differs")
+    wrong = agent(scored, "replay", "0000", "--only", "memorization:seq_len=65")
+    assert wrong.exit_code == 2
+    assert "--only memorization:seq_len=65: 0000 has no such setting; it has memorization:" in wrong.stderr
+
+
 def test_score_takes_results_that_were_made_elsewhere(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()

@@ -166,6 +166,15 @@ def test_on_the_training_device_the_exact_batch_is_asked(walls):
     assert [g.name for g in found if not g.passed] == ["exact 48x9"]
 
 
+@pytest.mark.parametrize(("fits", "passed"), [(50, True), (5, False)])
+def test_a_batch_that_does_not_fit_in_memory_is_halved_on_the_device_as_in_training(walls, fits, passed):
+    large = f"{HEAD}def delta_rule(q, k, v, beta, *, chunk_size):\n    if q.shape[0] > {fits}:\n        raise MemoryError\n    return v + 0 * q\n"
+    with ExitStack() as stack:
+        processes = [stack.enter_context(OperatorProcess({"naive": large}, walls=walls, timeout=60)) for _ in range(3)]
+        found = gates_on_device(*processes, dtype=torch.float32, shapes=[(150, 9)])
+    assert [g.passed for g in found if g.name == "exact 150x9"] == [passed]
+
+
 def test_the_command_prints_one_document_and_its_verdict_is_the_exit_status():
     command = [sys.executable, "-m", "evaluator", "check", str(ATTACKS / "op" / "counts_its_calls.py"), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)

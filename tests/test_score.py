@@ -98,10 +98,13 @@ def delta_rule(q, k, v, beta, *, chunk_size):
     return v.roll(-1, 2) if len(steps) > 10 else v.clone()
 '''
     job = job_of(tmp_path, late)
+    told = []
+    progress = Progress(job.protocol, job.settings, told.append)
     with Bench(job) as bench:
-        assert bench.gates(job.settings) is None
-        bench.train(job.settings[0], Progress(job.protocol, job.settings, lambda event: None)).exception()
-        assert "not causal" in bench.gates(job.settings)
+        assert bench.gates(job.settings, progress) is None
+        bench.train(job.settings[0], progress).exception()
+        assert "not causal" in bench.gates(job.settings, progress)
+    assert all("causal" in event["message"] and "memory" in event["message"] for event in (told[0], told[-1]))
 
 
 LONGER = dataclasses.replace(SHORT, epochs=4, settings=SHORT.settings[1:])

@@ -5,7 +5,9 @@ from torch import Tensor
 
 from evaluator.gates.independence import cut_off
 from evaluator.gates.probe import Probe, Rejected, apart, normed
-from evaluator.operator import OperatorProcess
+from evaluator.operator import OperatorError, OperatorProcess
+
+LEAST = 32  # rows; no protocol trains with fewer at once
 
 
 def dtypes(operator: OperatorProcess, probe: Probe) -> None:
@@ -44,8 +46,18 @@ def _in_parts(o: Tensor) -> Tensor:
 def exact(operator: OperatorProcess, probe: Probe, B: int, T: int, plain: OperatorProcess) -> None:
     """Time and rows at one exact batch and length, with and without gradients, and the same again in other processes.
 
-    `plain` runs naive.py on the CPU: what the other gates have seen is what is trained.
+    `plain` runs naive.py on the CPU: what the other gates have seen is what is trained. A batch that does not fit in
+    memory is halved, as it is in training.
     """
+    try:
+        _exact(operator, probe, B, T, plain)
+    except OperatorError as error:
+        if error.kind != "memory" or B < 2 * LEAST:
+            raise
+        exact(operator, probe, B // 2, T, plain)
+
+
+def _exact(operator: OperatorProcess, probe: Probe, B: int, T: int, plain: OperatorProcess) -> None:
     x = probe.inputs(operator, B, T)
     for grad in (False, True):
         others = torch.rand(B, generator=probe.rng) < 0.5
