@@ -115,6 +115,21 @@ def test_an_operator_that_mixes_precisions_has_the_rank_of_its_state(pair):
     assert asked(BY_GATE["state"], pair, read_sources(ATTACKS / "honest" / "counts_tokens.py")) is None
 
 
+def test_a_sum_by_fft_may_round_at_the_size_of_a_future_that_is_taken_away(pair):
+    fft = read_sources(ATTACKS / "honest" / "fft_long_conv32.py")
+    assert asked(BY_GATE["batches"], pair, fft, seed=1) is None
+
+
+def test_an_output_that_only_one_future_makes_finite_is_told(pair):
+    later = "(k[:, :, -1:].abs().mean(-1, keepdim=True) > 4)"
+    source = f"import torch\n\n\ndef delta_rule(q, k, v, beta, *, chunk_size):\n    return v + 0 * {later}.to(v.dtype).log()\n"
+    assert "moves the output of token 0 by inf" in asked(BY_GATE["lengths"], pair, {"naive": source})
+
+
+def test_a_scan_by_doubling_is_no_square_of_the_length(pair):
+    assert asked(BY_GATE["cost"], pair, read_sources(ATTACKS / "honest" / "doubling_vector.py")) is None
+
+
 def test_a_recurrent_state_can_hide_nothing(pair):
     text = (ROOT / "variants" / "delta_net" / "naive.py").read_text()
     plain, hidden = "else state\n", 'else state["past"]()\n'

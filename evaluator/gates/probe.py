@@ -69,14 +69,19 @@ class Probe:
         V: int | None = None,
         dtype: torch.dtype | None = None,
         scale: float = 1.0,
+        calm: bool = False,
     ) -> Tensors:
-        """Random inputs as a layer gives them; each row has parameters of its own, as packed replicas have."""
+        """Random inputs as a layer gives them; each row has parameters of its own, as packed replicas have.
+
+        Where it is `calm` they are as when training begins: small, and betas near a half.
+        """
         H, K = heads or self.num_heads, K or self.head_dim
         dtype = dtype or self.dtype
         declared = self.described(operator, H, K)
-        q, k = (scale * F.silu(2 * self.randn(B, H, T, K)) for _ in range(2))
-        x = {"q": q, "k": k, "v": scale * F.silu(2 * self.randn(B, H, T, V or K))}
-        x["beta"] = torch.sigmoid(2 * self.randn(B, H, T))
+        spread = 0.2 if calm else 2.0
+        q, k = (scale * F.silu(spread * self.randn(B, H, T, K)) for _ in range(2))
+        x = {"q": q, "k": k, "v": scale * F.silu(spread * self.randn(B, H, T, V or K))}
+        x["beta"] = torch.sigmoid(spread * self.randn(B, H, T))
         for name, width in declared.projections.items():
             if name != "output_gate":
                 x[name] = self.randn(B, H, T, width)
@@ -87,7 +92,7 @@ class Probe:
     def varied(self, operator: OperatorProcess, B: int, T: int, K: int, dtype: torch.dtype) -> tuple[Tensors, Tensors, Tensor]:
         """Rows as training may make them, the same with another future or other heads or wholly other, and what is kept.
 
-        Every input of every row has a magnitude of its own, from 0.01 to 100, beta may be saturated, learned parameters
+        Every input of every row has a magnitude of its own, from 0.01 to 100, beta is saturated or near a half, learned parameters
         far from where they began. Some rows hold tokens of nothing; some a few tokens again and again, shared by four rows,
         or their keys alone; some vectors of one sign, of a single channel, the same in all channels, or the same as the
         keys, or on the way there. What is kept is a mask [B, H, T].
@@ -96,7 +101,7 @@ class Probe:
         for name in x:
             sizes = self._uniform(B, *[1] * (x[name].dim() - 1))
             if name == "beta":
-                x[name] = torch.sigmoid(torch.logit(x[name]) * 40**sizes)
+                x[name] = torch.sigmoid(torch.logit(x[name]) * 40 ** (2 * sizes - 1))
             elif name in self.over_time(x):
                 x[name] = x[name] * 10 ** (4 * sizes - 2)
             else:

@@ -14,6 +14,8 @@ ROWS = 96
 """Rows of a Jacobian that are asked for at once; more would only take more memory."""
 LOUD = 100.0
 """So many times may one channel or input be as large as another one, which it then does not hide."""
+NOTHING = 1e-6
+"""What moves outputs by less than this part of what the inputs beside them do is rounding."""
 
 
 def carried(operator: OperatorProcess, probe: Probe, x: Tensors, past: int, C: int, most: int) -> int:
@@ -26,13 +28,17 @@ def carried(operator: OperatorProcess, probe: Probe, x: Tensors, past: int, C: i
     T, dim, dtype = x["v"].shape[2], x["v"].shape[3], x["v"].dtype
     weights = torch.zeros(1, probe.num_heads, T, dim, dtype=dtype)
     weights[:, 0, past:] = 1 / loudness(operator.forward(x, chunk_size=C)[:, 0, past:])
-    found = ask(torch.eye(dim, dtype=dtype)[:, None, None] * weights * probe.randn(1, 1, T, 1, dtype=dtype))
-    by_channel, by_input = torch.cat(list(found.values()), 1).norm(dim=1), {n: g.norm() for n, g in found.items()}
+    found, beside = ask(torch.eye(dim, dtype=dtype)[:, None, None] * weights * probe.randn(1, 1, T, 1, dtype=dtype))
+    carries = {n: g for n, g in found.items() if float(g.norm()) > NOTHING * beside}
+    if not carries:
+        return 0
+    by_channel, by_input = torch.cat(list(carries.values()), 1).norm(dim=1), {n: g.norm() for n, g in carries.items()}
     weights *= (by_channel.max() / by_channel.clamp_min(1e-30)).clamp_max(LOUD).to(dtype)
-    scales = {n: (max(by_input.values()) / norm.clamp_min(1e-30)).clamp_max(LOUD) for n, norm in by_input.items()}
+    scales = {n: (max(by_input.values()) / norm).clamp_max(LOUD) for n, norm in by_input.items()}
 
     def rows(combined: Tensor) -> Tensor:
-        return torch.cat([g * scales[n] for n, g in ask(combined * weights).items()], 1)
+        found, _ = ask(combined * weights)
+        return torch.cat([found[n] * scale for n, scale in scales.items()], 1)
 
     draws = [probe.randn(ROWS, probe.num_heads, T, dim, dtype=dtype) for _ in range(-(-most // ROWS))]
     jacobian = [rows(combined) for combined in draws]
@@ -44,9 +50,12 @@ def carried(operator: OperatorProcess, probe: Probe, x: Tensors, past: int, C: i
     return int((values > max(finest, min(float(rounding), THRESHOLD["lower"])) * values[0]).sum())
 
 
-def _to_the_past(operator: OperatorProcess, probe: Probe, x: Tensors, past: int, C: int, grad_o: Tensor) -> Tensors:
-    """Gradients of each row of grad_o to the inputs of the first head before `past`: name -> [rows, numbers], float64."""
+def _to_the_past(
+    operator: OperatorProcess, probe: Probe, x: Tensors, past: int, C: int, grad_o: Tensor
+) -> tuple[Tensors, float]:
+    """Gradients of each row of grad_o to the first head's inputs before `past`, name -> [rows, numbers], and the size of those after."""
     rows = {n: v.expand(len(grad_o), *v.shape[1:]).contiguous() for n, v in x.items()}
     _, grads = operator.vjp(rows, grad_o, chunk_size=C, timeout=3 * operator.timeout)
-    found = {n: g if (g := grads[n]) is not None else torch.zeros_like(rows[n]) for n in probe.over_time(x)}
-    return {n: g[:, 0, :past].flatten(1).double() for n, g in found.items()}
+    found = {n: g[:, 0].double() for n in probe.over_time(x) if (g := grads[n]) is not None}
+    beside = max((float(g[:, past:].norm()) for g in found.values()), default=0.0)
+    return {n: g[:, :past].flatten(1) for n, g in found.items()}, beside

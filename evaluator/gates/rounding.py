@@ -10,7 +10,7 @@ from evaluator.operator import OperatorProcess
 
 LITTLE = 64 * EPS["float32"]
 """Relative differences up to this may be the rounding of a sum over all tokens, as in an FFT; what is more is not."""
-DRAWS = 32
+DRAWS = 16
 
 
 def another_way(operator: OperatorProcess, probe: Probe, x: Tensors, o: Tensor) -> float:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from evaluator.gates.probe import Probe, Rejected, Tensors, apart, gap, loudness, normed, size
 from evaluator.gates.rank import ROWS, THRESHOLD, carried
-from evaluator.gates.rounding import another_way
+from evaluator.gates.rounding import another_shape, another_way
 from evaluator.operator import OperatorError, OperatorProcess
 
 
@@ -16,7 +16,7 @@ def chunk(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     x = probe.inputs(operator, 2, 256)
     # None is larger than the trainer's: what may grow by a factor in every token of a chunk ends there.
     o = {c: operator.forward(x, chunk_size=c) for c in (8, 16, 32)}
-    allowed = another_way(operator, probe, x, o[32])
+    allowed = another_shape(operator, probe, x, o[32])
     invariant = all(apart(o[c], o[32]) <= allowed for c in o)
     if not invariant and _wider(operator, probe, x, o[32]):
         raise Rejected(
@@ -31,14 +31,14 @@ def _wider(operator: OperatorProcess, probe: Probe, x: Tensors, o: Tensor) -> bo
     over_time = probe.over_time(x)
     start = {n: v[:, :, :64].contiguous() if n in over_time else v for n, v in x.items()}
     first, second = (operator.forward(start, chunk_size=c) for c in (32, 64))
-    if apart(second, first) > another_way(operator, probe, start, first):
+    if apart(second, first) > another_shape(operator, probe, start, first):
         return False
 
     def unmoved_by(count: int) -> bool:
         """By `count` tokens of nothing in front."""
         empty = {n: torch.zeros(*v.shape[:2], count, *v.shape[3:], dtype=v.dtype) for n, v in x.items() if n in over_time}
         later = {n: torch.cat((empty[n], v), 2) if n in over_time else v for n, v in x.items()}
-        return apart(operator.forward(later, chunk_size=32)[:, :, count:], o) <= another_way(operator, probe, x, o)
+        return apart(operator.forward(later, chunk_size=32)[:, :, count:], o) <= another_shape(operator, probe, x, o)
 
     return not unmoved_by(32) and any(unmoved_by(count) for count in (64, 128, 256))
 
@@ -51,30 +51,28 @@ def state(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     """
     quick = probe.properties["milliseconds_a_token"] < 1
     small, larger = _width(operator, probe, 4), _width(operator, probe, 10)
-    far_back = (probe.randint(850, 960),) if quick else ()
-    plan = ((small, 8, (27, 54, 108, *far_back)), (small, probe.chunk_size, (108,)), (larger, 4, (2 * larger + 14,)))
-    found = {}
-    for dim, C, pasts in plan:
-        ranks, allowed = list[int](), _allowed(probe, dim, C)
-        for past in pasts:
-            ranks.append(_rank(operator, probe, dim, C, past))
-            if ranks[-1] > allowed:
-                break
-        told = ", ".join(f"{r} after {p} tokens" for r, p in zip(ranks, pasts, strict=False))
+    far_back = probe.randint(850, 960) if quick else 108
+    plan = (
+        (small, 8, "as they come", (27, far_back)),
+        (small, probe.chunk_size, "as they come", (108,)),
+        (larger, 4, "as they come", (2 * larger + 14,)),
+        (small, 8, "calm", (27, 108)),
+        (small, 8, "with saturated betas", (108,)),
+        (small, 8, "far up", (108,)),
+        (small, 8, "far down", (108,)),
+    )
+    found = dict[str, dict[str, int]]()
+    for dim, C, kind, pasts in plan:
+        allowed = _allowed(probe, dim, C)
+        ranks = [_rank(operator, probe, dim, C, past, kind) for past in pasts]
+        told = ", ".join(f"{rank} after {past} tokens" for rank, past in zip(ranks, pasts, strict=True))
+        where = f"with K = V = {dim}, chunk_size = {C} and inputs {kind} its rank is {told}"
         if max(ranks) > allowed:
-            raise Rejected(
-                f"the state is too large: with K = V = {dim}, chunk_size = {C} its rank is {told}, at most {allowed} is allowed"
-            )
+            raise Rejected(f"the state is too large: {where}, at most {allowed} is allowed")
         if max(ranks) > 1.25 * ranks[0] + dim * dim:
-            raise Rejected(f"the state grows with the past: with K = V = {dim}, chunk_size = {C} its rank is {told}")
-        found[f"{dim}x{dim}, chunks of {C}"] = {"rank": max(ranks), "allowed": allowed}
-    for far in (1.0, -1.0):
-        rank, allowed = _rank(operator, probe, small, 8, 108, far), _allowed(probe, small, 8)
-        if rank > allowed:
-            raise Rejected(
-                f"the state is too large where inputs and learned parameters are as training may make them: with K = V = {small}, "
-                f"chunk_size = 8 its rank is {rank}, at most {allowed} is allowed"
-            )
+            raise Rejected(f"the state grows with the past: {where}")
+        key = f"{dim}x{dim}, chunks of {C}"
+        found[key] = {"rank": max(max(ranks), found.get(key, {"rank": 0})["rank"]), "allowed": allowed}
     part = _allowed(probe, larger, 4) // larger
     if _jumps(operator, probe, larger, 4, part) > part:
         raise Rejected(
@@ -111,27 +109,36 @@ def _width(operator: OperatorProcess, probe: Probe, wanted: int) -> int:
     raise Rejected("delta_rule fails for heads of 16 features and less; it must work for any head_dim from 16 on")
 
 
-def _rank(operator: OperatorProcess, probe: Probe, dim: int, C: int, past: int, far: float | None = None) -> int:
-    """Up to a little more than is allowed; far back one request must do, which still shows growth.
-
-    `far` moves learned parameters that way; each token's keys and values then have a magnitude of their own, or the rest,
-    and betas are next to nothing or as they come.
-    """
+def _rank(operator: OperatorProcess, probe: Probe, dim: int, C: int, past: int, kind: str) -> int:
+    """Up to a little more than is allowed; far back one request must do, which still shows growth."""
     most = ROWS if past > 200 else _allowed(probe, dim, C) + 24
     past += C // 2 - past % C  # in the middle of a chunk
-    future = max(60 if far is None else 300, 5 * most // (4 * dim))
+    future = max(60 if kind == "as they come" else 300, 5 * most // (4 * dim))
     dtype = torch.float64 if probe.precision == "float64" else torch.float32
-    x = probe.inputs(operator, 1, past + future, K=dim, dtype=dtype)
-    x["beta"] = x["beta"] * 0.8 + 0.1
-    if far is not None:
-        x["beta"] = x["beta"] * (0.02 if far > 0 else 1.0)
-        for name in (n for n in x if n != "beta"):
-            sizes = torch.rand(x["beta"].shape, generator=probe.rng, dtype=dtype).unsqueeze(-1)
-            if name not in probe.over_time(x):
-                x[name] = x[name] + 6 * far
-            elif (name in ("k", "v")) == (far < 0):  # large keys hide the others, so not both at once
-                x[name] = x[name] * 10 ** (2 * sizes)
-    return carried(operator, probe, x, past, C, most)
+    x = probe.inputs(operator, 1, past + future, K=dim, dtype=dtype, calm=kind == "calm")
+    return carried(operator, probe, _as_training_may(probe, x, past, kind), past, C, most)
+
+
+def _as_training_may(probe: Probe, x: Tensors, past: int, kind: str) -> Tensors:
+    """Far up and down learned parameters are moved that way, and vectors of a token have a magnitude of their own.
+
+    Upwards queries and projections have, and betas are next to nothing; downwards keys and values have, and later tokens
+    look like earlier ones.
+    """
+    b, over_time = x["beta"], probe.over_time(x)
+    x["beta"] = {"with saturated betas": (2 * b - 0.5).clamp(0, 1), "far up": 0.02 * b}.get(kind, 0.8 * b + 0.1)
+    if kind not in ("far up", "far down"):
+        return x
+    again = torch.randint(past, (b.shape[2] - past,), generator=probe.rng)
+    for name in (n for n in x if n != "beta"):
+        sizes = torch.rand(b.shape, generator=probe.rng, dtype=b.dtype).unsqueeze(-1)
+        if name not in over_time:
+            x[name] = x[name] + (6 if kind == "far up" else -6)
+        elif (name in ("k", "v")) == (kind == "far down"):  # large keys hide the others, so not both at once
+            x[name] = x[name] * 10 ** (2 * sizes)
+        if kind == "far down" and name in over_time and name != "v":
+            x[name][:, :, past:] = x[name][:, :, again]
+    return x
 
 
 def state_in_full(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
