@@ -104,13 +104,14 @@ class Cluster:
     @contextlib.contextmanager
     def work(self, job: Job, todo: Sequence[Setting], progress: Progress) -> Iterator[Work]:
         """Gates and training on the cluster, by the same workers."""
-        yield Work(lambda: self._run(todo, progress), lambda: self._gates(todo))
+        yield Work(lambda: self._run(todo, progress), lambda: self._gates(todo, progress))
 
-    def _gates(self, todo: Sequence[Setting]) -> str | None:
+    def _gates(self, todo: Sequence[Setting], progress: Progress) -> str | None:
         """Asked of one worker for all: their machines are alike."""
         import ray
 
         found: str | None = ray.get(self._stations[0].gates.remote(todo))
+        self._tell(progress)
         return found
 
     def _run(self, todo: Sequence[Setting], progress: Progress) -> Failure | None:
@@ -118,7 +119,7 @@ class Cluster:
         import ray
 
         job = self.job
-        if job.gated and (message := self._gates(todo)):
+        if job.gated and (message := self._gates(todo, progress)):
             return "check-failed", message
         waiting = deque(sorted(todo, key=lambda s: cost(s, job.protocol), reverse=True))
         free = self._stations + [self._station(self._facts) for _ in range(self._room(len(todo)) - 1)]

@@ -12,6 +12,7 @@ from conftest import PROJECT
 from scoring import CHEAP, SHORT, SMOKE, always, job_of, once, rows_of, scored
 
 from evaluator import cluster, results
+from evaluator.job import Job
 
 HERE = importlib.util.find_spec("ray") is not None
 needs_ray = pytest.mark.skipif(not HERE, reason="needs Ray: pip install '.[ray]'")
@@ -92,3 +93,14 @@ def test_a_missing_ray_is_told_in_a_sentence(tmp_path: Path) -> None:
     done = evaluator("score", "variants/delta_net", "--protocol", "smoke", "--out", str(tmp_path), "--ray", "local")
     assert done.returncode == 3
     assert done.stderr == "evaluator: --ray local: Ray is not installed here; pip install '.[ray]' brings it\n"
+
+
+@needs_ray
+@pytest.mark.usefixtures("ray_here")
+def test_the_gates_are_asked_of_one_ray_worker_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Job, "gated", True)
+    asked = job_of(tmp_path, CHEAP.replace("return v", "return v.roll(-1, 2)"))
+    evaluation, told = scored(asked, cluster.Cluster(asked))
+    assert (evaluation["status"], evaluation["error"][:19]) == ("check-failed", "causal: not causal:")
+    assert results.read_rows(asked.out) == []
+    assert any("gates on the device" in e["message"] for e in told if e["event"] == "note")
