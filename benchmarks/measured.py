@@ -69,9 +69,9 @@ def load(folder: Path) -> Measured:
     try:
         found = read_json(folder / "evaluation.json")
         protocol, seeds = from_json(found["protocol"]), tuple(found["seeds"])
+        rows = read_rows(folder)
     except (ResultsError, KeyError, TypeError) as error:
         raise TableError(f"{folder} holds no evaluation that can be read: {error}") from None
-    rows = read_rows(folder)
     return Measured(
         found["variant"]["name"], found["variant"]["digest"], folder, found["fingerprint"], protocol, seeds,
         found["device"]["name"], found["status"], found["finished"], summary(rows, protocol, seeds)["tasks"],

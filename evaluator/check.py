@@ -205,8 +205,8 @@ def gates_on_device(
     There the operator must also be the function that the check has seen: `plain` runs naive.py on a CPU, where it is
     asked in float32 and in small batches.
 
-    Meant for the very process that trains, before training and again after it: a counter or a clock that the first
-    check missed has run by then. `fresh` is another process with the same variant, which does not train.
+    Meant for another process when training begins, and for the very one that trains after it: a counter or a clock that the
+    first check missed has run by then. `fresh` is one more process with the same variant, which does not train.
     """
     rng = torch.Generator().manual_seed(secrets.randbits(62) if seed is None else seed)
     probe = Probe(rng, fresh, num_heads=operator.num_heads, head_dim=operator.head_dim, chunk_size=chunk_size, dtype=dtype)

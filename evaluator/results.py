@@ -54,15 +54,20 @@ class ResultsError(Exception):
 
 
 def read_rows(folder: Path) -> list[Row]:
-    """All whole lines of runs.csv; a torn last line is left out."""
+    """All whole lines of runs.csv; a torn last line is left out. Raises ResultsError where it is a table of something else."""
     path = folder / "runs.csv"
     if not path.exists():
         return []
     text = path.read_text(encoding="utf-8", errors="replace")
     whole = text[: text.rfind("\n") + 1]
-    header, *lines = list(csv.reader(io.StringIO(whole))) or [[]]
+    try:
+        header, *lines = list(csv.reader(io.StringIO(whole))) or [[]]
+    except csv.Error as error:
+        raise ResultsError(f"{path} is no table of runs: {error}") from None
     # Columns are only ever added at the end, so that an older file is gone on with as it is.
     names = FIELDS if tuple(header) == FIELDS[: len(header)] else header
+    if missing := [name for name in FIELDS if name not in names and name != "operator"]:
+        raise ResultsError(f"{path} is no table of runs: it has no column {missing[0]}")
     return [row for line in lines if (row := _row(dict(zip(names, line, strict=False))))]
 
 
@@ -82,7 +87,8 @@ def append_rows(folder: Path, rows: Iterable[Row]) -> None:
     fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         size = os.fstat(fd).st_size
-        if size == 0:
+        if b"\n" not in os.pread(fd, min(size, 1 << 16), 0):  # not even its header is whole
+            os.ftruncate(fd, 0)
             writer.writerow(FIELDS)
         elif os.pread(fd, 1, size - 1) != b"\n":
             out.write("\n")  # ends the line that a killed process left torn

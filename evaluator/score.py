@@ -15,6 +15,8 @@ from evaluator.reading import source
 from evaluator.results import ResultsError
 
 PLACE = ("device", "versions", "sandbox")  # what a place says of itself
+KEPT = {"started": str, "earlier": list} | dict.fromkeys(PLACE, dict)
+"""What is taken over from an evaluation that is gone on with, where it is there."""
 
 
 class Place(Interface):
@@ -31,7 +33,8 @@ def score(job: Job, report: Report, place: Place) -> dict[str, Any]:
     Raises ResultsError where the folder holds another evaluation, OSError where it can't be written.
     """
     header, before = _header(job), results.read_rows(job.out)
-    if found := _found(job, header):
+    found = _found(job, header)
+    if "started" in found:
         header["started"] = found["started"]
     per_seed = len(sweep(job.protocol, (0,)))
     left = [s for s in job.settings if not results.done(before, s, job.seeds, per_seed)]
@@ -71,6 +74,8 @@ def _found(job: Job, header: Mapping[str, Any]) -> dict[str, Any]:
     if not old.exists():
         return {}
     found = results.read_json(old)
+    if damaged := [k for k, kind in KEPT.items() if not isinstance(found.get(k, kind()), kind)]:
+        raise ResultsError(f"{old} can't be gone on with: {' and '.join(damaged)} in it is of another kind than an evaluation's")
     different = [k for k in header if found.get(k) != header[k]]
     if different:
         raise ResultsError(f"{job.out} holds an evaluation with another {' and '.join(different)}: choose another folder")
@@ -79,7 +84,7 @@ def _found(job: Job, header: Mapping[str, Any]) -> dict[str, Any]:
 
 def _elsewhere(found: Mapping[str, Any], now: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Where rows that are there may have been made, as far as it was not here: one item a place, the oldest first."""
-    places = [*found.get("earlier", []), {fact: found.get(fact) for fact in PLACE}]
+    places = [{fact: place.get(fact) for fact in PLACE} for place in (*found.get("earlier", []), found) if isinstance(place, dict)]
     here = {fact: now[fact] for fact in PLACE}
     return [place for number, place in enumerate(places) if place != here and place not in places[:number]]
 

@@ -100,6 +100,32 @@ def test_where_each_part_of_an_evaluation_was_made_stays_in_it(tmp_path: Path) -
     assert (nothing_left["device"], nothing_left["earlier"]) == (elsewhere["device"], [elsewhere])
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("evaluation.json", b'{"status": "sco', "can't be read as an evaluation"),
+        ("evaluation.json", b"[]", "holds no evaluation"),
+        ("evaluation.json", b"{}", "another variant and protocol"),
+        ("evaluation.json", b'{"device": "a GPU", "earlier": {}}', "can't be gone on with: earlier and device in it"),
+        ("runs.csv", b"a,b\n1,2\n", "is no table of runs: it has no column task"),
+        ("runs.csv", b'task,setting\n"' + b"x" * 200_000 + b'"\n', "is no table of runs: field larger"),
+    ],
+)
+def test_a_folder_that_is_no_evaluation_is_left_as_it_is(tmp_path: Path, file: str, content: bytes, said: str) -> None:
+    asked = job_of(tmp_path)
+    (asked.out / file).write_bytes(content)
+    with pytest.raises(results.ResultsError, match=said):
+        scored(asked)
+    assert [(path.name, path.read_bytes()) for path in asked.out.iterdir()] == [(file, content)]
+
+
+def test_a_table_that_was_torn_in_its_header_is_begun_anew(tmp_path: Path, expected: set[tuple[object, ...]]) -> None:
+    asked = job_of(tmp_path, CHEAP)
+    (asked.out / "runs.csv").write_text("task,setting,lr,wei")
+    scored(asked)
+    assert rows_of(asked) == expected
+
+
 def test_the_process_that_trains_is_the_one_that_the_gates_ask(tmp_path):
     """An operator that is honest until it has been trained for some steps: a fresh process would show nothing."""
     rows = SHORT.batch_size * len(SHORT.lrs) * len(SHORT.weight_decays)

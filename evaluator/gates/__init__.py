@@ -34,6 +34,6 @@ BEHIND: dict[str, tuple[Gate, ...]] = {"cost": (precision, chunk, state), "reach
 """Asked too where a gate rejects what may be a sign of something else: attention is slow because of what it keeps."""
 
 ON_DEVICE: tuple[Gate, ...] = (causal, backward, rows, heads, memory)
-"""Asked again on the training device, before training and after it."""
+"""Asked again on the training device, when training begins and after it."""
 
 __all__ = ["BEHIND", "ON_DEVICE", "STAGES", "Gate", "Probe", "Rejected", "exact"]
