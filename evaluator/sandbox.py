@@ -166,6 +166,7 @@ def _environment(home: Path) -> dict[str, str]:
         "LANG": "C.UTF-8",
         "PYTHONPATH": str(PACKAGE.parent),
         "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONHASHSEED": "0",  # else the order of a set tells one process from another
         "OMP_WAIT_POLICY": "passive",  # spinning threads take minutes where another process needs a core
         "TRITON_CACHE_DIR": str(home / TRITON),
         "TORCHINDUCTOR_CACHE_DIR": str(home / "inductor"),

@@ -151,22 +151,25 @@ def derivative(operator: OperatorProcess, probe: Probe) -> None:
 
 
 def _checks(operator: OperatorProcess, probe: Probe) -> list[Check]:
-    """Along one direction of each input and three of all, one of each at the trainer's own heads, and two far back."""
+    """Along one direction of each input and three of all, one of each at the trainer's own heads, two of calm inputs, two far back."""
     dtype = torch.float64 if _takes_float64(operator, probe) else torch.float32
     T, quick = 4 * probe.chunk_size + 1, probe.properties.get("milliseconds_a_token", 0.0) < 1
     long = probe.randint(300, 700)
     return [
         *_checks_at(operator, probe, T, 16, dtype, lambda names: [[name] for name in names] + [names] * 3),
         *_checks_at(operator, probe, T, probe.head_dim, dtype, lambda names: [[name] for name in names]),
+        *_checks_at(operator, probe, T, 16, dtype, lambda names: [names] * 2, calm=True),
         *(_checks_at(operator, probe, long, 16, dtype, lambda names: [names] * 2) if quick else []),
     ]
 
 
 def _checks_at(
-    operator: OperatorProcess, probe: Probe, T: int, dim: int, dtype: torch.dtype, directions: Callable[[list[str]], list[list[str]]]
+    operator: OperatorProcess, probe: Probe, T: int, dim: int, dtype: torch.dtype,
+    directions: Callable[[list[str]], list[list[str]]], *, calm: bool = False,
 ) -> list[Check]:
     """Forward at x +- h d for every step in one batch, for each direction d, given as the inputs that it moves."""
-    x = probe.inputs(operator, 1, T, K=dim, dtype=dtype)
+    x = probe.inputs(operator, 1, T, K=dim, dtype=dtype, calm=calm)
+    x = {n: v if n in probe.over_time(x) else v + 0.1 * probe.randn(*v.shape, dtype=dtype) for n, v in x.items()}  # off a kink
     grad_o = probe.randn(1, probe.num_heads, T, dim, dtype=dtype) / loudness(operator.forward(x, chunk_size=probe.chunk_size))
     _, grads = operator.vjp(x, grad_o, chunk_size=probe.chunk_size)
     full = {n: g if g is not None else torch.zeros_like(x[n]) for n, g in grads.items()}

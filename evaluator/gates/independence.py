@@ -104,7 +104,7 @@ def elsewhere(
     row_, head, token, _ = (int(i) for i in torch.nonzero(moved > allowed)[0])
     B, H, T = kept.shape
     cut = int(kept[row_, head].sum())
-    since = f"from token {cut} on" if cut < T else "of other heads or rows"
+    since = f"from token {cut} on, or of other rows," if cut < T else "of other heads or rows"
     raise Rejected(
         f"not causal: changing {what} {since} moves the output of token {token} by "
         f"{float(moved[row_, head, token].max()):.3g} (B = {B}, H = {H}, T = {T}, {str(o.dtype).removeprefix('torch.')}); "
@@ -140,7 +140,7 @@ def batches(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
             x, changed, kept = probe.varied(operator, B, T, probe.head_dim, probe.dtype)
             o = elsewhere(operator, probe, x, changed, kept, grad=False)
         else:
-            x = probe.inputs(operator, B, T)
+            x = probe.inputs(operator, B, T, calm=B % 3 > 0)
             o = cut_off(operator, probe, x, probe.cuts(x), 30.0, others=torch.rand(B, generator=probe.rng) < 0.5)
         if all(_not_alone(operator, probe, x, o) for _ in range(3)):  # by luck rounding can decide a top-k
             raise Rejected(f"a row alone gives another output than among {B} rows (T = {T}); rows are independent")
@@ -167,11 +167,11 @@ def prefix(operator: OperatorProcess, probe: Probe) -> None:
     for T in (*drawn, *PROTOCOL):
         if operator.clock() - began > allowed:  # a slow operator is asked at those that come first
             return
-        # What is long is held to what the other gates have seen.
-        for calm in (False, True):
-            found = [_prefix(operator, probe, T, probe.randint(min(T // 2, 120), min(T - 1, 180)), calm)]
+        # What is long is held to what the other gates have seen; once to what the last of a long prefix may know, too.
+        for calm, longest in ((False, min(T - 1, 180)), (True, min(T - 1, 180)), (False, T - 1)):
+            found = [_prefix(operator, probe, T, probe.randint(min(T // 2, 120), longest), calm)]
             while found[-1] and len(found) < 3:
-                found.append(_prefix(operator, probe, T, probe.randint(min(T // 2, 120), min(T - 1, 180)), calm))
+                found.append(_prefix(operator, probe, T, probe.randint(min(T // 2, 120), longest), calm))
             if found[-1]:
                 raise Rejected(f"outputs depend on the total length: a prefix alone gives others, by {found[-1]}")
 
@@ -189,16 +189,16 @@ def _prefix(operator: OperatorProcess, probe: Probe, T: int, cut: int, calm: boo
 
 def backward(operator: OperatorProcess, probe: Probe) -> None:
     """The gradient of outputs of a row and head before a cut to inputs after it, of other rows and heads, is zero."""
-    lengths = (probe.randint(33, 64), probe.randint(65, 130), 128, probe.randint(260, 520))
-    for T in lengths:
-        _backward(operator, probe, 2, T, probe.dtype)
+    for T in (probe.randint(33, 64), probe.randint(65, 130), 128, probe.randint(260, 520)):
+        for calm in (False, True):
+            _backward(operator, probe, 2, T, probe.dtype, calm)
     _backward(operator, probe, 2, probe.randint(33, 130), probe.dtypes[-1])
     _backward(operator, probe, 768, 5, probe.dtype)
 
 
-def _backward(operator: OperatorProcess, probe: Probe, B: int, T: int, dtype: torch.dtype) -> None:
+def _backward(operator: OperatorProcess, probe: Probe, B: int, T: int, dtype: torch.dtype, calm: bool = False) -> None:
     cut, at, head = probe.randint(1, T - 1), probe.randint(0, B - 1), probe.randint(0, probe.num_heads - 1)
-    x = probe.inputs(operator, B, T, dtype=dtype)
+    x = probe.inputs(operator, B, T, dtype=dtype, calm=calm)
     grad_o = torch.zeros(B, probe.num_heads, T, probe.head_dim, dtype=dtype)
     grad_o[at, head, :cut] = probe.randn(cut, probe.head_dim, dtype=dtype)
     over_time, asked = probe.over_time(x), grad_o.any(3)
@@ -229,6 +229,11 @@ def rows(operator: OperatorProcess, probe: Probe) -> None:
     o, now = (operator.forward(given, chunk_size=probe.chunk_size)[0] for given in (x, row(x, torch.tensor([0, 0, 0]))))
     if apart(now, o) > 4e-7:
         raise Rejected(f"rows are not independent: with others equal to it a row's output moves by {apart(now, o):.3g} of the largest")
+    for T in (PROTOCOL[probe.randint(4, 5)], PROTOCOL[probe.randint(6, 7)]):
+        x = probe.inputs(operator, 33, T)
+        o = operator.forward(x, chunk_size=probe.chunk_size)
+        if all(_not_alone(operator, probe, x, o) for _ in range(3)):
+            raise Rejected(f"rows are not independent: a row alone gives another output than among 33 (T = {T})")
 
 
 def _rows(operator: OperatorProcess, probe: Probe, B: int, T: int) -> None:
@@ -256,8 +261,12 @@ def _rows(operator: OperatorProcess, probe: Probe, B: int, T: int) -> None:
 
 def heads(operator: OperatorProcess, probe: Probe) -> None:
     """A head's output does not depend on the other heads."""
-    for H, dtype in ((probe.num_heads, probe.dtype), (4, probe.dtype), (probe.num_heads, probe.dtypes[-1])):
-        T = probe.randint(34, 90)
+    short, long = (34, 90), (128, 300)
+    for H, dtype, (shortest, longest) in (
+        (probe.num_heads, probe.dtype, short), (4, probe.dtype, short),
+        (probe.num_heads, probe.dtypes[-1], short), (probe.num_heads, probe.dtypes[-1], long),
+    ):  # fmt: skip
+        T = probe.randint(shortest, longest)
         K = probe.head_dim if probe.num_heads == H else probe.small_dim
         x = probe.inputs(operator, 2, T, heads=H, K=K, dtype=dtype)
         o = operator.forward(x, chunk_size=probe.chunk_size)

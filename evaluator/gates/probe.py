@@ -11,6 +11,8 @@ from evaluator import layers
 from evaluator.operator import Description, OperatorProcess
 
 Tensors = dict[str, Tensor]
+ODD = ("of one sign", "of the other sign", "of one channel", "alike in all channels", "that are the keys")
+"""Kinds of vectors that chance never draws and training can come to."""
 STANDARD = ("q", "k", "v", "beta")
 EPS = {"float64": 2.3e-16, "float32": 1.2e-7, "lower": 8e-3}
 """Relative rounding of each precision class."""
@@ -70,10 +72,11 @@ class Probe:
         dtype: torch.dtype | None = None,
         scale: float = 1.0,
         calm: bool = False,
+        as_declared: bool = False,
     ) -> Tensors:
-        """Random inputs as a layer gives them; each row has parameters of its own, as packed replicas have.
+        """Random inputs as a layer gives them; each row has parameters of its own, as packed replicas have, or all `as_declared`.
 
-        Where it is `calm` they are as when training begins: small, and betas near a half.
+        Where it is `calm` they are as when training begins: small, betas near a half, and parameters as declared.
         """
         H, K = heads or self.num_heads, K or self.head_dim
         dtype = dtype or self.dtype
@@ -86,39 +89,44 @@ class Probe:
             if name != "output_gate":
                 x[name] = self.randn(B, H, T, width)
         for name, tensor in declared.parameters.items():
-            x[name] = tensor.expand(B, *tensor.shape) + 0.1 * self.randn(B, *tensor.shape)
+            x[name] = tensor.expand(B, *tensor.shape) + (0.0 if calm or as_declared else 0.1) * self.randn(B, *tensor.shape)
         return {name: value.to(dtype).contiguous() for name, value in x.items()}
 
     def varied(self, operator: OperatorProcess, B: int, T: int, K: int, dtype: torch.dtype) -> tuple[Tensors, Tensors, Tensor]:
         """Rows as training may make them, the same with another future or other heads or wholly other, and what is kept.
 
         Every input of every row has a magnitude of its own, from 0.01 to 100, beta is saturated or near a half, learned parameters
-        far from where they began. Some rows hold tokens of nothing; some a few tokens again and again, shared by four rows,
+        are far from where they began, each by itself or all together, or in all rows as declared. Some rows hold tokens of nothing; some a few tokens again and again, shared by four rows,
         or their keys alone; some vectors of one sign, of a single channel, the same in all channels, or the same as the
         keys, or on the way there. What is kept is a mask [B, H, T].
         """
         x = self.inputs(operator, B, 2 * T, K=K, dtype=torch.float64)
+        declared = self.described(operator, self.num_heads, K).parameters if self.randint(0, 3) == 0 else {}
         for name in x:
-            sizes = self._uniform(B, *[1] * (x[name].dim() - 1))
+            sizes = self.uniform(B, *[1] * (x[name].dim() - 1))
             if name == "beta":
                 x[name] = torch.sigmoid(torch.logit(x[name]) * 40 ** (2 * sizes - 1))
             elif name in self.over_time(x):
                 x[name] = x[name] * 10 ** (4 * sizes - 2)
+            elif name in declared:
+                x[name] = declared[name].double().expand_as(x[name])
             else:
                 x[name] = x[name] + (8 * sizes - 4).clamp_min(0) * self.randn(*x[name].shape, dtype=torch.float64)
+                together = (3 * self.uniform(*sizes.shape)).floor() - 1  # up, down or not at all
+                x[name] = x[name] + 6 * together * self.uniform(*sizes.shape)
         for name in ("q", "v", "k"):
-            x[name] = self._odd(x[name], x["k"])
+            x[name] = self.odd(x[name], x["k"], (3 * len(ODD) * self.uniform(B, 1, 1)).long())
         at, later, from_row = torch.arange(T).expand(B, T), torch.arange(T, 2 * T).expand(B, T), torch.arange(B)
-        again, empty = self._uniform(B) < 0.4, (self._uniform(B, 2 * T) < 0.2) & (self._uniform(B, 1) < 0.2)
+        again, empty = self.uniform(B) < 0.4, (self.uniform(B, 2 * T) < 0.2) & (self.uniform(B, 1) < 0.2)
         from_row = torch.where(again, from_row // 4 * 4, from_row)
-        few = (self._uniform(2, B, T) * 6).long()
+        few = (self.uniform(2, B, T) * 6).long()
         at, later = torch.where(again[:, None], few[0], at), torch.where(again[:, None], few[1], later)
-        cuts = torch.where(self._uniform(B) < 0.3, 0, torch.randint(1, T, (B,), generator=self.rng))
+        cuts = torch.where(self.uniform(B) < 0.3, 0, torch.randint(1, T, (B,), generator=self.rng))
         kept = torch.arange(T) < cuts[:, None]
-        edge = (cuts > 0) & (self._uniform(B) < 0.2)  # a leak of one token shows right before the cut alone
+        edge = (cuts > 0) & (self.uniform(B) < 0.2)  # a leak of one token shows right before the cut alone
         empty[from_row[edge], at[edge, cuts[edge] - 1]] = True
 
-        own_values = torch.where(self._uniform(B) < 0.5, torch.arange(B), from_row)
+        own_values = torch.where(self.uniform(B) < 0.5, torch.arange(B), from_row)
 
         def taken(name: str, tokens: Tensor) -> Tensor:
             rows = (own_values if name == "v" else from_row)[:, None]
@@ -127,28 +135,28 @@ class Probe:
 
         own = {n: taken(n, at) if n in self.over_time(x) else v for n, v in x.items()}
         other = {n: taken(n, torch.where(kept, at, later)) if n in self.over_time(x) else v for n, v in x.items()}
-        alone = (cuts == 0) & (self._uniform(B) < 0.4)  # one head of such a row stays as it is
-        for name in self.over_time(x):
-            other[name][alone, 0] = own[name][alone, 0]
+        alone, head = (cuts == 0) & (self.uniform(B) < 0.4), self.randint(0, self.num_heads - 1)
+        for name in self.over_time(x):  # one head of such a row stays as it is
+            other[name][alone, head] = own[name][alone, head]
         kept = kept[:, None].repeat(1, self.num_heads, 1)
-        kept[alone, 0] = True
+        kept[alone, head] = True
         return self._cast(own, dtype), self._cast(other, dtype), kept
 
-    def _odd(self, x: Tensor, k: Tensor) -> Tensor:
-        """A third of the rows with vectors of a kind that chance never draws and training can come to.
+    def odd(self, x: Tensor, k: Tensor, kind: Tensor) -> Tensor:
+        """Vectors x [B, H, T, D] made of the kinds of ODD that `kind` [B, H or 1, T or 1] numbers; what is no such number leaves them.
 
         Half of those vectors are on the way there: a leak may wait for what is nearly, and not quite, of a kind.
         """
         largest = torch.zeros_like(x).scatter(-1, x.abs().argmax(-1, keepdim=True), 1.0)
         same = k if k.shape == x.shape else x
-        kinds = (x.abs(), -x.abs(), x * largest, x.mean(-1, keepdim=True).expand_as(x), same)
-        drawn = (self._uniform(len(x)) * 3 * len(kinds)).long().view(-1, 1, 1, 1)
-        to_go = (self._uniform(*x.shape[:3], 1) - 0.5).clamp_min(0) * F.normalize(x, dim=-1)
-        for number, kind in enumerate(kinds):
-            x = torch.where(drawn == number, kind + to_go * kind.norm(dim=-1, keepdim=True), x)
+        made = (x.abs(), -x.abs(), x * largest, x.mean(-1, keepdim=True).expand_as(x), same)
+        to_go = (self.uniform(*x.shape[:3], 1) - 0.5).clamp_min(0) * F.normalize(x, dim=-1)
+        for number, vectors in enumerate(made):
+            x = torch.where(kind.unsqueeze(-1) == number, vectors + to_go * vectors.norm(dim=-1, keepdim=True), x)
         return x
 
-    def _uniform(self, *shape: int) -> Tensor:
+    def uniform(self, *shape: int) -> Tensor:
+        """From 0 to 1."""
         return torch.rand(shape, generator=self.rng, dtype=torch.float64)
 
     def _cast(self, x: Tensors, dtype: torch.dtype) -> Tensors:

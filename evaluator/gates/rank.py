@@ -18,17 +18,18 @@ NOTHING = 1e-6
 """What moves outputs by less than this part of what the inputs beside them do is rounding."""
 
 
-def carried(operator: OperatorProcess, probe: Probe, x: Tensors, past: int, C: int, most: int) -> int:
-    """Of d(outputs after `past`) / d(inputs before it) in the first head of one row, up to `most`.
+def carried(operator: OperatorProcess, probe: Probe, x: Tensors, past: int, C: int, most: int, channel: slice = slice(None)) -> int:
+    """Of d(outputs after `past`) / d(inputs before it) in the first head, up to `most`; of all channels of the outputs or one.
 
-    What is rounding is told by rows that differ by a factor alone: the precision class doesn't tell it where an operator
-    mixes precisions.
+    x has ROWS rows with one past and a future of each one's own: what is carried over is the same for all of them, and
+    what any of them asks for counts. What is rounding is told by rows that differ by a factor alone: the precision class
+    doesn't tell it where an operator mixes precisions.
     """
     ask = functools.partial(_to_the_past, operator, probe, x, past, C)
     T, dim, dtype = x["v"].shape[2], x["v"].shape[3], x["v"].dtype
-    weights = torch.zeros(1, probe.num_heads, T, dim, dtype=dtype)
-    weights[:, 0, past:] = 1 / loudness(operator.forward(x, chunk_size=C)[:, 0, past:])
-    found, beside = ask(torch.eye(dim, dtype=dtype)[:, None, None] * weights * probe.randn(1, 1, T, 1, dtype=dtype))
+    weights = torch.zeros(ROWS, probe.num_heads, T, dim, dtype=dtype)
+    weights[:, 0, past:, channel] = 1 / loudness(operator.forward(x, chunk_size=C)[:, 0, past:])
+    found, beside = ask(torch.eye(dim, dtype=dtype)[:, None, None] * weights[:dim] * probe.randn(1, 1, T, 1, dtype=dtype))
     carries = {n: g for n, g in found.items() if float(g.norm()) > NOTHING * beside}
     if not carries:
         return 0
@@ -53,8 +54,8 @@ def carried(operator: OperatorProcess, probe: Probe, x: Tensors, past: int, C: i
 def _to_the_past(
     operator: OperatorProcess, probe: Probe, x: Tensors, past: int, C: int, grad_o: Tensor
 ) -> tuple[Tensors, float]:
-    """Gradients of each row of grad_o to the first head's inputs before `past`, name -> [rows, numbers], and the size of those after."""
-    rows = {n: v.expand(len(grad_o), *v.shape[1:]).contiguous() for n, v in x.items()}
+    """Gradients of each row of outputs to the first head's inputs before `past`, name -> [rows, numbers], and the size of those after."""
+    rows = {n: v[: len(grad_o)].contiguous() for n, v in x.items()}
     _, grads = operator.vjp(rows, grad_o, chunk_size=C, timeout=3 * operator.timeout)
     found = {n: g[:, 0].double() for n in probe.over_time(x) if (g := grads[n]) is not None}
     beside = max((float(g[:, past:].norm()) for g in found.values()), default=0.0)

@@ -5,10 +5,14 @@ import contextlib
 import torch
 from torch import Tensor
 
-from evaluator.gates.probe import Probe, Rejected, Tensors, apart, gap, loudness, normed, size
+from evaluator.gates.probe import ODD, Probe, Rejected, Tensors, apart, gap, loudness, normed, size
 from evaluator.gates.rank import ROWS, THRESHOLD, carried
 from evaluator.gates.rounding import another_shape, another_way
 from evaluator.operator import OperatorError, OperatorProcess
+
+DECLARED = "with parameters as declared"
+SLOTS = 16
+"""So many keys and values an operator may hold whatever the size of its heads."""
 
 
 def chunk(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
@@ -46,7 +50,7 @@ def _wider(operator: OperatorProcess, probe: Probe, x: Tensors, o: Tensor) -> bo
 def state(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     """The rank of the map from past inputs to future outputs is the state: at most 4 K V + chunk_size (K + V), not growing.
 
-    Small heads make it measurable. A window or cache shows at K = V = 4, what waits for the trainer's chunk_size too, an
+    Small heads make it measurable, with 16 keys and values allowed where that is more, and many futures of one past. A window or cache shows at K = V = 4, what waits for the trainer's chunk_size too, an
     expanded key at K = V = 10. Where the outputs are the same for every chunk_size, nothing is allowed for a chunk.
     """
     quick = probe.properties["milliseconds_a_token"] < 1
@@ -54,12 +58,14 @@ def state(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     far_back = probe.randint(850, 960) if quick else 108
     plan = (
         (small, 8, "as they come", (27, far_back)),
-        (small, probe.chunk_size, "as they come", (108,)),
+        (small, probe.chunk_size, DECLARED, (108,)),
         (larger, 4, "as they come", (2 * larger + 14,)),
         (small, 8, "calm", (27, 108)),
         (small, 8, "with saturated betas", (108,)),
         (small, 8, "far up", (108,)),
         (small, 8, "far down", (108,)),
+        (small, 8, "that come again", (108,)),
+        *((small, 8, kind, (108,)) for kind in ODD),
     )
     found = dict[str, dict[str, int]]()
     for dim, C, kind, pasts in plan:
@@ -67,14 +73,15 @@ def state(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
         ranks = [_rank(operator, probe, dim, C, past, kind) for past in pasts]
         told = ", ".join(f"{rank} after {past} tokens" for rank, past in zip(ranks, pasts, strict=True))
         where = f"with K = V = {dim}, chunk_size = {C} and inputs {kind} its rank is {told}"
-        if max(ranks) > allowed:
-            raise Rejected(f"the state is too large: {where}, at most {allowed} is allowed")
         if max(ranks) > 1.25 * ranks[0] + dim * dim:
             raise Rejected(f"the state grows with the past: {where}")
+        if max(ranks) > allowed:
+            nothing = "; nothing for a chunk, as the outputs are the same for every chunk_size" * probe.properties.get("chunk_invariant", False)
+            raise Rejected(f"the state is too large: {where}, at most {allowed} is allowed ({SLOTS} keys and values, or 4 K V{nothing})")
         key = f"{dim}x{dim}, chunks of {C}"
         found[key] = {"rank": max(max(ranks), found.get(key, {"rank": 0})["rank"]), "allowed": allowed}
     part = _allowed(probe, larger, 4) // larger
-    if _jumps(operator, probe, larger, 4, part) > part:
+    if any(_jumps(operator, probe, larger, 4, part, erasing) > part for erasing in (False, True)):
         raise Rejected(
             f"the state is too large in what passes no gradient, as signs do: with K = V = {larger}, chunk_size = 4 one value channel "
             f"holds more than its part, which is {part}"
@@ -82,22 +89,23 @@ def state(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     return {"state": found}
 
 
-def _jumps(operator: OperatorProcess, probe: Probe, dim: int, C: int, part: int) -> int:
+def _jumps(operator: OperatorProcess, probe: Probe, dim: int, C: int, part: int, erasing: bool) -> int:
     """How many directions later outputs of a value channel take, for signs of its past values: what is small has no other part.
 
-    Nothing is written after the past, so that outputs are linear in the state, however it came about.
+    After the past betas are zero, or with `erasing` values are, so that outputs are linear in the state, however it came about.
     """
     past, future = 108, 2 * part
     x = {n: v.expand(2 * part, *v.shape[1:]).contiguous() for n, v in probe.inputs(operator, 1, past + future, K=dim).items()}
     x["v"][:, 0, :past, 0] = 1e-6 * probe.randn(2 * part, past)
-    x["beta"][:, :, past:] = 0
+    x["v" if erasing else "beta"][:, :, past:] = 0
     o = normed(operator.forward(x, chunk_size=C)[:, 0, past:])
     values = torch.linalg.svdvals(o[..., 0] - o[..., 0].mean(0))
     return int((values > 1e-4 * o.norm() / dim**0.5).sum())
 
 
 def _allowed(probe: Probe, dim: int, C: int) -> int:
-    return 4 * dim * dim + (1 if probe.properties.get("chunk_invariant") else C) * 2 * dim
+    """Numbers in a state; a few slots or last tokens, which small heads make look large, are few at the trainer's."""
+    return max(4 * dim * dim, SLOTS * 2 * dim) + (1 if probe.properties.get("chunk_invariant") else C) * 2 * dim
 
 
 def _width(operator: OperatorProcess, probe: Probe, wanted: int) -> int:
@@ -113,20 +121,35 @@ def _rank(operator: OperatorProcess, probe: Probe, dim: int, C: int, past: int, 
     """Up to a little more than is allowed; far back one request must do, which still shows growth."""
     most = ROWS if past > 200 else _allowed(probe, dim, C) + 24
     past += C // 2 - past % C  # in the middle of a chunk
-    future = max(60 if kind == "as they come" else 300, 5 * most // (4 * dim))
+    future = past if kind == "that come again" else max(66, 5 * most // (4 * dim))
     dtype = torch.float64 if probe.precision == "float64" else torch.float32
-    x = probe.inputs(operator, 1, past + future, K=dim, dtype=dtype, calm=kind == "calm")
-    return carried(operator, probe, _as_training_may(probe, x, past, kind), past, C, most)
+    x = probe.inputs(operator, ROWS, past + future, K=dim, dtype=dtype, calm=kind == "calm", as_declared=kind == DECLARED)
+    return carried(operator, probe, _with_one_past(probe, _as_training_may(probe, x, past, kind), past), past, C, most)
+
+
+def _with_one_past(probe: Probe, x: Tensors, past: int) -> Tensors:
+    for name, value in x.items():
+        before = value[:, :, :past] if name in probe.over_time(x) else value
+        before.copy_(before[:1].clone())
+    return x
 
 
 def _as_training_may(probe: Probe, x: Tensors, past: int, kind: str) -> Tensors:
     """Far up and down learned parameters are moved that way, and vectors of a token have a magnitude of their own.
 
     Upwards queries and projections have, and betas are next to nothing; downwards keys and values have, and later tokens
-    look like earlier ones.
+    look like earlier ones. Tokens that come again are half of those before, and a piece of them once more whose queries are
+    its keys. Of the odd kinds are later queries and keys and half of those before, with queries of any magnitude.
     """
     b, over_time = x["beta"], probe.over_time(x)
     x["beta"] = {"with saturated betas": (2 * b - 0.5).clamp(0, 1), "far up": 0.02 * b}.get(kind, 0.8 * b + 0.1)
+    if kind == "that come again":
+        return _again(probe, x, past)
+    if kind in ODD:
+        half, later = probe.uniform(*b.shape) < 0.5, torch.arange(b.shape[2]) >= past
+        x["q"], x["k"] = (probe.odd(x[n], x["k"], torch.where(half | later, ODD.index(kind), len(ODD))) for n in ("q", "k"))
+        x["q"] = x["q"] * 10 ** (2 * probe.uniform(*b.shape, 1)).to(b.dtype)
+        return {name: value.to(b.dtype) for name, value in x.items()}
     if kind not in ("far up", "far down"):
         return x
     again = torch.randint(past, (b.shape[2] - past,), generator=probe.rng)
@@ -141,28 +164,60 @@ def _as_training_may(probe: Probe, x: Tensors, past: int, kind: str) -> Tensors:
     return x
 
 
+def _again(probe: Probe, x: Tensors, past: int) -> Tensors:
+    T = x["beta"].shape[2]
+    earlier = torch.arange(T)
+    repeats = probe.uniform(past) < 0.5
+    earlier[:past] = torch.where(repeats, (probe.uniform(past) * earlier[:past]).long(), earlier[:past])
+    start = probe.randint(0, past - 1)
+    earlier[past:] = earlier[:past].roll(start).repeat(-(-(T - past) // past))[: T - past]
+    x = {n: v[:, :, earlier].contiguous() if n in probe.over_time(x) else v for n, v in x.items()}
+    x["q"][:, :, past:] = x["k"][:, :, past:]
+    return x
+
+
 def state_in_full(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     """The state again at the trainer's own heads and chunk_size, so that no size is the exception: a value channel's part.
 
     Its part is 4 K + chunk_size (K + V) / V. All channels are asked at once where one map serves them all, else eight or
-    one of them, whose values are so small that what they share with others doesn't move. Where channels share their
-    parts even so, which small heads then show, or minutes would pass, nothing is told.
+    one of them, whose values are so small that what they share with others doesn't move; one is asked
+    about all inputs too. Where channels share their parts even so, which small heads then show, or minutes would pass,
+    nothing is told.
     """
-    C = 1 if probe.properties.get("chunk_invariant") else probe.chunk_size
-    wide, narrow = (4 * dim + 2 * C for dim in (probe.head_dim, 16))
+    too_much, rank = _by_values(operator, probe)
+    if too_much or (not _by_all_inputs(operator, probe, 16) and _by_all_inputs(operator, probe, probe.head_dim)):
+        raise Rejected(
+            f"the state is larger than small heads show: with K = V = {probe.head_dim}, chunk_size = {probe.chunk_size} one value "
+            f"channel alone has a rank of more than its part, which is {_part(probe, probe.head_dim)}"
+        )
+    return {"state_of_a_channel": rank}
+
+
+def _part(probe: Probe, dim: int) -> int:
+    """Of one value channel in the state."""
+    return 4 * dim + 2 * (1 if probe.properties.get("chunk_invariant") else probe.chunk_size)
+
+
+def _by_all_inputs(operator: OperatorProcess, probe: Probe, dim: int) -> bool:
+    """Whether what one output channel takes from all inputs before is more than its part."""
+    past = probe.chunk_size + probe.chunk_size // 2
+    x = _with_one_past(probe, probe.inputs(operator, ROWS, past + 24, K=dim, as_declared=True), past)
+    channel = probe.randint(0, dim - 1)
+    part = _part(probe, dim)
+    return carried(operator, probe, x, past, probe.chunk_size, part + 8, slice(channel, channel + 1)) > part
+
+
+def _by_values(operator: OperatorProcess, probe: Probe) -> tuple[bool, int | None]:
+    """Whether what output channels take from their own values before is more than their part; their rank where it is told."""
+    wide, narrow = _part(probe, probe.head_dim), _part(probe, 16)
     for channels in (probe.head_dim, 8, 1):
         rank, alike = _of_channels(operator, probe, probe.head_dim, wide + 8, channels)
         if rank is None or rank <= wide:
-            return {"state_of_a_channel": rank}
+            return False, rank
         if alike:
             break
     small = 0 if channels == probe.head_dim else _of_channels(operator, probe, 16, narrow + 8, channels)[0]
-    if small is not None and small <= narrow:
-        raise Rejected(
-            f"the state is larger than small heads show: with K = V = {probe.head_dim}, chunk_size = {probe.chunk_size} one value "
-            f"channel alone has a rank of more than its part, which is {wide}"
-        )
-    return {"state_of_a_channel": None}
+    return small is not None and small <= narrow, None
 
 
 def _of_channels(operator: OperatorProcess, probe: Probe, dim: int, count: int, channels: int) -> tuple[int | None, bool]:

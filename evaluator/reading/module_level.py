@@ -74,9 +74,9 @@ class ModuleLevel:
         return False
 
     def _pure(self, func: ast.expr) -> bool:
-        if isinstance(func, ast.Name):
-            return func.id in PURE and func.id not in self.names.bound
-        dotted = self.names.dotted(func) or ""
+        if isinstance(func, ast.Name) and func.id in PURE and func.id not in self.names.bound:
+            return True
+        dotted = self.names.imported(func) or self.names.dotted(func) or ""
         return dotted in PURE or dotted.startswith("math.")
 
     def _function(self, node: ast.FunctionDef) -> Iterator[Finding]:
