@@ -10,8 +10,10 @@ from evaluator.operator import OperatorProcess
 
 THRESHOLD = {"float64": 1e-9, "float32": 3e-6, "lower": 3e-2}
 """Singular values below this part of the largest are rounding; how much of it there is, is measured in between."""
-ROWS = 96
+ROWS = 72
 """Rows of a Jacobian that are asked for at once; more would only take more memory."""
+AGAIN = 18
+"""So many of them are asked for once more, to tell how they round."""
 LOUD = 100.0
 """So many times may one channel or input be as large as another one, which it then does not hide."""
 NOTHING = 1e-6
@@ -38,14 +40,15 @@ def carried(operator: OperatorProcess, probe: Probe, x: Tensors, past: int, C: i
     scales = {n: (max(by_input.values()) / norm).clamp_max(LOUD) for n, norm in by_input.items()}
 
     def rows(combined: Tensor) -> Tensor:
-        found, _ = ask(combined * weights)
+        found, _ = ask(combined * weights[: len(combined)])
         return torch.cat([found[n] * scale for n, scale in scales.items()], 1)
 
     draws = [probe.randn(ROWS, probe.num_heads, T, dim, dtype=dtype) for _ in range(-(-most // ROWS))]
     jacobian = [rows(combined) for combined in draws]
-    factors = 1 + torch.rand(ROWS, generator=probe.rng, dtype=dtype)
-    again = rows(draws[0] * factors.view(-1, 1, 1, 1)) / factors[:, None]
-    rounding = 4 * torch.linalg.matrix_norm(again - jacobian[0], 2) / torch.linalg.matrix_norm(jacobian[0], 2).clamp_min(1e-30)
+    factors = 1 + torch.rand(AGAIN, generator=probe.rng, dtype=dtype)
+    moved = rows(draws[0][:AGAIN] * factors.view(-1, 1, 1, 1)) / factors[:, None] - jacobian[0][:AGAIN]
+    largest = torch.linalg.matrix_norm(jacobian[0], 2).clamp_min(1e-30)
+    rounding = 4 * (ROWS / AGAIN) ** 0.5 * torch.linalg.matrix_norm(moved, 2) / largest
     finest = THRESHOLD["float64" if probe.precision == "float64" else "float32"]
     values = torch.linalg.svdvals(torch.cat(jacobian))
     return int((values > max(finest, min(float(rounding), THRESHOLD["lower"])) * values[0]).sum())

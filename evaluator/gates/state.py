@@ -50,8 +50,9 @@ def _wider(operator: OperatorProcess, probe: Probe, x: Tensors, o: Tensor) -> bo
 def state(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     """The rank of the map from past inputs to future outputs is the state: at most 4 K V + chunk_size (K + V), not growing.
 
-    Small heads make it measurable, with 16 keys and values allowed where that is more, and many futures of one past. A window or cache shows at K = V = 4, what waits for the trainer's chunk_size too, an
-    expanded key at K = V = 10. Where the outputs are the same for every chunk_size, nothing is allowed for a chunk.
+    Small heads make it measurable, with 16 keys and values allowed where that is more, and many futures of one past. A
+    window or cache shows at K = V = 4, what waits for the trainer's chunk_size too, an expanded key at K = V = 10. Where
+    the outputs are the same for every chunk_size, nothing is allowed for a chunk.
     """
     quick = probe.properties["milliseconds_a_token"] < 1
     small, larger = _width(operator, probe, 4), _width(operator, probe, 10)
@@ -118,8 +119,8 @@ def _width(operator: OperatorProcess, probe: Probe, wanted: int) -> int:
 
 
 def _rank(operator: OperatorProcess, probe: Probe, dim: int, C: int, past: int, kind: str) -> int:
-    """Up to a little more than is allowed; far back one request must do, which still shows growth."""
-    most = ROWS if past > 200 else _allowed(probe, dim, C) + 24
+    """Up to a little more than is allowed."""
+    most = _allowed(probe, dim, C) + 8
     past += C // 2 - past % C  # in the middle of a chunk
     future = past if kind == "that come again" else max(66, 5 * most // (4 * dim))
     dtype = torch.float64 if probe.precision == "float64" else torch.float32
