@@ -154,11 +154,11 @@ def _checks(operator: OperatorProcess, probe: Probe) -> list[Check]:
     """Along one direction of each input and three of all, one of each at the trainer's own heads, two of calm inputs, two far back."""
     dtype = torch.float64 if _takes_float64(operator, probe) else torch.float32
     T, quick = 4 * probe.chunk_size + 1, probe.properties.get("milliseconds_a_token", 0.0) < 1
-    long = probe.randint(300, 700)
+    long, coarse = probe.randint(300, 700), bool(probe.properties.get("coarse_inputs"))  # which small inputs are lost in
     return [
         *_checks_at(operator, probe, T, 16, dtype, lambda names: [[name] for name in names] + [names] * 3),
         *_checks_at(operator, probe, T, probe.head_dim, dtype, lambda names: [[name] for name in names]),
-        *_checks_at(operator, probe, T, 16, dtype, lambda names: [names] * 2, calm=True),
+        *([] if coarse else _checks_at(operator, probe, T, 16, dtype, lambda names: [names] * 2, calm=True)),
         *(_checks_at(operator, probe, long, 16, dtype, lambda names: [names] * 2) if quick else []),
     ]
 
