@@ -129,13 +129,13 @@ def batches(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     """Rows and time again at many batch sizes, up to the packed trainer's: code can ask for a batch of 768."""
     seen: list[str] = []
     began = operator.clock()
-    plan = [(33, PROTOCOL[probe.randint(4, 5)]), (33, PROTOCOL[probe.randint(6, 7)])]
+    plan = [(33, PROTOCOL[probe.randint(4, 5)]), (33, PROTOCOL[probe.randint(6, 7)]), (768, 32), (128, 128)]
     plan += [
         (B, 5) for B in (*range(1, 18), 24, 31, 32, 33, 48, 63, 64, 65, 96, 100, 127, 128, 192, 256, 384, 512, 640, 768)
     ]
-    plan += [(128, 32), (128, 128), (256, 32), (384, 32), (768, 32)]
+    plan += [(128, 32), (256, 32), (384, 32)]
     for B, T in plan:
-        if operator.clock() - began > 3.5 and seen:
+        if operator.clock() - began > 2.5 and seen:
             break
         if T == 5:
             x, changed, kept = probe.varied(operator, B, T, probe.head_dim, probe.dtype)
@@ -146,7 +146,7 @@ def batches(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
         if all(_not_alone(operator, probe, x, o) for _ in range(3)):  # by luck rounding can decide a top-k
             raise Rejected(f"a row alone gives another output than among {B} rows (T = {T}); rows are independent")
         seen.append(f"{B}x{T}")
-    return {"batches": seen[-1]}
+    return {"batches": len(seen)}
 
 
 def _not_alone(operator: OperatorProcess, probe: Probe, x: Tensors, o: Tensor) -> bool:

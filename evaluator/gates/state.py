@@ -11,6 +11,7 @@ from evaluator.gates.rounding import another_shape, another_way
 from evaluator.operator import OperatorError, OperatorProcess
 
 DECLARED = "with parameters as declared"
+RARE = ("that come again", "of odd kinds")
 SLOTS = 16
 """So many keys and values an operator may hold whatever the size of its heads."""
 
@@ -65,8 +66,7 @@ def state(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
         (small, 8, "with saturated betas", (108,)),
         (small, 8, "far up", (108,)),
         (small, 8, "far down", (108,)),
-        (small, 8, "that come again", (108,)),
-        *((small, 8, kind, (108,)) for kind in ODD),
+        *((small, 8, kind, (108,)) for kind in RARE),
     )
     found = dict[str, dict[str, int]]()
     for dim, C, kind, pasts in plan:
@@ -119,8 +119,8 @@ def _width(operator: OperatorProcess, probe: Probe, wanted: int) -> int:
 
 
 def _rank(operator: OperatorProcess, probe: Probe, dim: int, C: int, past: int, kind: str) -> int:
-    """Up to a little more than is allowed."""
-    most = _allowed(probe, dim, C) + 8
+    """Up to a little more than is allowed, to much more of what only some tokens may ask for."""
+    most = _allowed(probe, dim, C) + (ROWS if kind in RARE else 8)
     past += C // 2 - past % C  # in the middle of a chunk
     future = past if kind == "that come again" else max(66, 5 * most // (4 * dim))
     dtype = torch.float64 if probe.precision == "float64" else torch.float32
@@ -146,9 +146,9 @@ def _as_training_may(probe: Probe, x: Tensors, past: int, kind: str) -> Tensors:
     x["beta"] = {"with saturated betas": (2 * b - 0.5).clamp(0, 1), "far up": 0.02 * b}.get(kind, 0.8 * b + 0.1)
     if kind == "that come again":
         return _again(probe, x, past)
-    if kind in ODD:
-        half, later = probe.uniform(*b.shape) < 0.5, torch.arange(b.shape[2]) >= past
-        x["q"], x["k"] = (probe.odd(x[n], x["k"], torch.where(half | later, ODD.index(kind), len(ODD))) for n in ("q", "k"))
+    if kind == "of odd kinds":
+        drawn = (len(ODD) * probe.uniform(*b.shape) * torch.where(torch.arange(b.shape[2]) < past, 2, 1)).long()
+        x["q"], x["k"] = (probe.odd(x[n], x["k"], drawn) for n in ("q", "k"))
         x["q"] = x["q"] * 10 ** (2 * probe.uniform(*b.shape, 1)).to(b.dtype)
         return {name: value.to(b.dtype) for name, value in x.items()}
     if kind not in ("far up", "far down"):
