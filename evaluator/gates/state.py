@@ -11,7 +11,7 @@ from evaluator.gates.rounding import another_shape, another_way
 from evaluator.operator import OperatorError, OperatorProcess
 
 DECLARED = "with parameters as declared"
-RARE = ("that come again", "of odd kinds")
+RARE = ("that come again", "of odd kinds", "alike in all channels")
 SLOTS = 16
 """So many keys and values an operator may hold whatever the size of its heads."""
 
@@ -146,9 +146,10 @@ def _as_training_may(probe: Probe, x: Tensors, past: int, kind: str) -> Tensors:
     x["beta"] = {"with saturated betas": (2 * b - 0.5).clamp(0, 1), "far up": 0.02 * b}.get(kind, 0.8 * b + 0.1)
     if kind == "that come again":
         return _again(probe, x, past)
-    if kind == "of odd kinds":
-        drawn = (len(ODD) * probe.uniform(*b.shape) * torch.where(torch.arange(b.shape[2]) < past, 2, 1)).long()
-        x["q"], x["k"] = (probe.odd(x[n], x["k"], drawn) for n in ("q", "k"))
+    if kind in ("of odd kinds", *ODD):
+        number = torch.tensor(ODD.index(kind)) if kind in ODD else (len(ODD) * probe.uniform(*b.shape)).long()
+        as_it_is = (torch.arange(b.shape[2]) < past) & (probe.uniform(*b.shape) < 0.5)
+        x["q"], x["k"] = (probe.odd(x[n], x["k"], torch.where(as_it_is, len(ODD), number)) for n in ("q", "k"))
         x["q"] = x["q"] * 10 ** (2 * probe.uniform(*b.shape, 1)).to(b.dtype)
         return {name: value.to(b.dtype) for name, value in x.items()}
     if kind not in ("far up", "far down"):
