@@ -62,7 +62,7 @@ def state(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
         (small, 8, "as they come", (27, far_back)),
         (small, probe.chunk_size, DECLARED, (108,)),
         (larger, 4, "as they come", (2 * larger + 14,)),
-        (small, 8, "calm", (27, 108)),
+        (small, 8, "with calm betas", (27, 108)),
         (small, 8, "with saturated betas", (108,)),
         (small, 8, "far up", (108,)),
         (small, 8, "far down", (108,)),
@@ -124,7 +124,7 @@ def _rank(operator: OperatorProcess, probe: Probe, dim: int, C: int, past: int, 
     past += C // 2 - past % C  # in the middle of a chunk
     future = past if kind == "that come again" else max(66, 5 * most // (4 * dim))
     dtype = torch.float64 if probe.precision == "float64" else torch.float32
-    x = probe.inputs(operator, ROWS, past + future, K=dim, dtype=dtype, calm=kind == "calm", as_declared=kind == DECLARED)
+    x = probe.inputs(operator, ROWS, past + future, K=dim, dtype=dtype, as_declared=kind in (DECLARED, "with calm betas"))
     return carried(operator, probe, _with_one_past(probe, _as_training_may(probe, x, past, kind), past), past, C, most)
 
 
@@ -143,7 +143,8 @@ def _as_training_may(probe: Probe, x: Tensors, past: int, kind: str) -> Tensors:
     its keys. Of the odd kinds are later queries and keys and half of those before, with queries of any magnitude.
     """
     b, over_time = x["beta"], probe.over_time(x)
-    x["beta"] = {"with saturated betas": (2 * b - 0.5).clamp(0, 1), "far up": 0.02 * b}.get(kind, 0.8 * b + 0.1)
+    betas = {"with saturated betas": (2 * b - 0.5).clamp(0, 1), "with calm betas": 0.2 * b + 0.4, "far up": 0.02 * b}
+    x["beta"] = betas.get(kind, 0.8 * b + 0.1)
     if kind == "that come again":
         return _again(probe, x, past)
     if kind in ("of odd kinds", *ODD):
