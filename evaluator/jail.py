@@ -25,6 +25,8 @@ class Jail:
         self.scratch = scratch
         self.memory = memory
         self.contained = contained  # in a process namespace, which ends as a whole
+        self._end = threading.Lock()
+        self._ended = False
 
     def trouble(self) -> str | None:
         """One sentence if the process uses more memory, threads or disk than it may, else None."""
@@ -46,8 +48,18 @@ class Jail:
         return sum(int((_text(file).split() or ["0"])[0]) for file in files) / 1e9
 
     def kill(self) -> int | None:
-        """End the process and everything it started, remove its folder, and give its exit status if it had one."""
-        status = self.process.poll()
+        """End the process and everything it started, remove its folder, and give its exit status if it had one.
+
+        Again, it does nothing: the number of the process may be another's by then, and the folder is gone.
+        """
+        with self._end:
+            status = self.process.poll()
+            if not self._ended:
+                self._kill()
+            self._ended = True
+        return status
+
+    def _kill(self) -> None:
         with OWN:
             _own.discard(self.process.pid)
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -58,8 +70,7 @@ class Jail:
                 _signal(pid)
             time.sleep(0.002)
         self.process.wait()
-        shutil.rmtree(self.scratch, onerror=_open_and_retry)
-        return status
+        remove(self.scratch)
 
     def _left(self) -> list[int]:
         """What is below the process, and what came to us when its parent, the process, was gone."""
@@ -81,6 +92,18 @@ def launch(scratch: Path, memory: int, contained: bool, command: Sequence[str], 
         _own.add(process.pid)
     confine.become_subreaper()
     return Jail(process, scratch, memory, contained)
+
+
+def remove(scratch: Path) -> None:
+    """Remove a folder whose owner may have closed parts of it to us; nothing outside it is touched."""
+
+    def open_and_retry(again: Callable[[str], object], path: str, _: object) -> None:
+        with contextlib.suppress(OSError):
+            for place in [path] if Path(path) == scratch else [os.path.dirname(path), path]:
+                os.chmod(place, 0o700) if not os.path.islink(place) else None
+            again(path)
+
+    shutil.rmtree(scratch, onerror=open_and_retry)
 
 
 # --- what the kernel tells in /proc ------------------------------------------------------------
@@ -132,14 +155,6 @@ def _stat(pid: int, field: int) -> str:
     """One field of /proc/PID/stat, counted from the state (0), the parent (1), the group (2), the session (3)."""
     fields = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()
     return fields[field] if len(fields) > field else ""
-
-
-def _open_and_retry(remove: Callable[[str], object], path: str, _: object) -> None:
-    """A variant may have closed its folder to us."""
-    with contextlib.suppress(OSError):
-        os.chmod(os.path.dirname(path), 0o700)
-        os.chmod(path, 0o700, follow_symlinks=False) if not os.path.islink(path) else None
-        remove(path)
 
 
 def _signal(pid: int) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluator import confine, kernel_cache
-from evaluator.jail import SCRATCH, Jail, launch
+from evaluator.jail import SCRATCH, Jail, launch, remove
 
 MODES = ("require", "auto", "off")
 NOBODY = 65534
@@ -131,7 +131,7 @@ def _remove_what_the_killed_left() -> None:
     for folder in Path(tempfile.gettempdir()).glob(f"{OWN_FOLDER}*-*"):
         pid = folder.name.removeprefix(OWN_FOLDER).split("-")[0]
         if pid.isdigit() and not Path(f"/proc/{pid}").exists() and Path("/proc/self").exists():
-            shutil.rmtree(folder, ignore_errors=True)
+            remove(folder)
 
 
 def _spec(walls: Walls, device: str, memory: int, inside: Path) -> confine.Spec:

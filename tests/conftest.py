@@ -6,6 +6,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch: tests run side by side, and
 
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,14 @@ BASELINE = '''"""The delta rule, as short as it gets."""
 def delta_rule(q, k, v, beta, *, chunk_size):
     return v
 '''
+
+
+@pytest.fixture(autouse=True)
+def _shared_folder_left_alone() -> Iterator[None]:
+    """What ends an untrusted process must not close the folder that every process of the machine works in."""
+    before = os.stat(tempfile.gettempdir()).st_mode
+    yield
+    assert os.stat(tempfile.gettempdir()).st_mode == before
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import os
 import select
+import stat
 import time
 from pathlib import Path
 
@@ -149,6 +150,17 @@ def test_no_other_process_is_reached_or_started(walls, attack):
     run = Run(attack.format(parent=os.getpid()), walls)
     assert "Error" in run.said
     assert "traced" not in run.said
+
+
+@pytest.mark.parametrize("walls", EVERY)
+def test_ending_it_again_and_a_folder_it_closed_leave_the_folder_above_as_it_was(walls, tmp_path, monkeypatch):
+    monkeypatch.setattr(sandbox.tempfile, "tempdir", str(tmp_path))
+    tmp_path.chmod(0o1777)
+    close = "os.makedirs('a/b'); open('a/b/c', 'w'); os.chmod('a/b', 0); os.chmod('a', 0); os.chmod('.', 0o500)"
+    run = Run(f"os.chdir(os.environ['HOME']); {close}", walls)
+    assert run.jail.kill() == run.status
+    assert not list(tmp_path.iterdir())
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o1777
 
 
 @pytest.mark.parametrize("walls", EVERY)
