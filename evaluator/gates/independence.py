@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from evaluator.gates.probe import EPS, Probe, Rejected, Tensors, apart, row, size
-from evaluator.gates.rounding import LITTLE, another_shape, is_noise, stretched
+from evaluator.gates.rounding import another_shape, is_noise, little, stretched
 from evaluator.operator import OperatorProcess
 
 SIZES = (1.0, 50.0, 3000.0)
@@ -99,7 +99,7 @@ def elsewhere(
     # Inputs alone tell that size: outputs are the operator's own, and one that is loud would hide a leak in another.
     given = [y[n].double().abs().flatten(1).amax(1) for y in (x, changed) for n in probe.over_time(x)]
     largest = torch.maximum(sizes, torch.stack(given).amax(0).view(-1, 1, 1, 1))
-    if bool((moved <= torch.maximum(allowed, LITTLE * largest)).all()) and is_noise(lambda number: ask(number)[1], allowed, largest):
+    if bool((moved <= torch.maximum(allowed, little(o.shape[2]) * largest)).all()) and is_noise(lambda number: ask(number)[1], allowed, largest):
         return o
     row_, head, token, _ = (int(i) for i in torch.nonzero(moved > allowed)[0])
     B, H, T = kept.shape
@@ -214,7 +214,7 @@ def _backward(operator: OperatorProcess, probe: Probe, B: int, T: int, dtype: to
 
     found = leaks()
     name = max(found, key=lambda n: size(found[n]), default="")
-    if not name or size(found[name]) <= 4e-7 or (size(found[name]) <= LITTLE and is_noise(lambda number: leaks(number)[name], 4e-7, 1.0)):
+    if not name or size(found[name]) <= 4e-7 or (size(found[name]) <= little(T) and is_noise(lambda number: leaks(number)[name], 4e-7, 1.0)):
         return
     raise Rejected(
         f"the gradient of outputs before token {cut} of {T} in row {at} and head {head} to {name} of later tokens or of other rows "
