@@ -1,5 +1,6 @@
 """What rounding explains: how far outputs may be `apart` that are the same but for the order of sums."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -34,7 +35,7 @@ def little(length: int) -> float:
 
     Squares of roundings add up: the figure was met at a length of 64 with room, and passed by 2 % in one of 150 draws at 400.
     """
-    return 64 * EPS["float32"] * max(1.0, length / 64) ** 0.5
+    return 64 * EPS["float32"] * math.sqrt(max(1.0, length / 64))
 
 
 def is_noise(difference: Callable[[int], Tensor], allowed: Tensor | float, largest: Tensor | float) -> bool:
