@@ -20,6 +20,10 @@ from evaluator.protocol import Run, Setting
 
 STATE = ("weights", "mean", "square", "best")  # as `Group.state`
 FIGURES = {"epoch": (int,), "step": (int,), "seconds": (int, float), "setup_seconds": (int, float)}
+OF_A_RUN = {
+    "best": ((int, float), (int,), (int, float)),  # perplexity, epoch, accuracy
+    "last": ((int,), (int, float), (bool,)),  # epoch, accuracy, whether it ended there
+}
 
 
 def write(folder: Path, setting: Setting, runs: Sequence[Run], facts: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
@@ -52,13 +56,14 @@ def read(folder: Path, setting: Setting, runs: Sequence[Run], size: int) -> tupl
 
 
 def sound(facts: Mapping[str, Any], count: int) -> bool:
-    """Whether these are the figures of a checkpoint of so many runs: FIGURES, and the best of each so far."""
-    best = facts.get("best")
-    if set(facts) != {*FIGURES, "best"} or not isinstance(best, list) or len(best) != count:
+    """Whether these are the figures of a checkpoint of so many runs: FIGURES, and those of each run so far."""
+    if set(facts) != {*FIGURES, *OF_A_RUN} or any(not isinstance(facts[k], list) or len(facts[k]) != count for k in OF_A_RUN):
         return False
-    kinds = ((int, float), (int,), (int, float))  # perplexity, epoch, accuracy
-    triples = all(isinstance(b, list) and len(b) == 3 and all(type(x) in k for x, k in zip(b, kinds, strict=True)) for b in best)
-    return triples and all(type(facts[name]) in allowed for name, allowed in FIGURES.items()) and 0 <= facts["epoch"] < 1 << 31
+    told = all(
+        isinstance(run, list) and len(run) == len(kinds) and all(type(x) in k for x, k in zip(run, kinds, strict=True))
+        for name, kinds in OF_A_RUN.items() for run in facts[name]
+    )
+    return told and all(type(facts[name]) in allowed for name, allowed in FIGURES.items()) and 0 <= facts["epoch"] < 1 << 31
 
 
 def forget(folder: Path, setting: Setting | None = None) -> None:

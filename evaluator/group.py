@@ -202,14 +202,16 @@ class Group:
         for size in _sizes(self.order.shape[1], self.protocol.batch_size):
             self._run("train", size)
 
-    def test_scores(self) -> tuple[list[float], list[float]]:
-        """Test accuracy and perplexity of every run; keeps the weights of each run's best epoch."""
+    def test_scores(self, going: Sequence[bool] | None = None) -> tuple[list[float], list[float]]:
+        """Test accuracy and perplexity of every run; keeps the weights of the best epoch of those still going (default: all)."""
         self.scores.reset()
         self.cursor.zero_()
         for size in _sizes(self.test[0].shape[1], self.protocol.batch_size):
             self._run("test", size)
         accuracy, perplexity = self.scores.means()
         better = perplexity < self.best_perplexity
+        if going is not None:
+            better &= torch.tensor(going, device=self.device)
         self.best = torch.where(better[:, None], self.weights, self.best)
         self.best_perplexity = torch.where(better, perplexity, self.best_perplexity)
         both = torch.stack([accuracy, perplexity]).tolist()

@@ -41,7 +41,7 @@ def _row(setting: Setting, outcome: Outcome, i: int) -> Row:
     loss = math.log(perplexity) if 0 < perplexity < math.inf else math.nan
     return Row(
         task=setting.task, setting=setting.name, lr=run.lr, weight_decay=run.weight_decay, seed=run.seed,
-        accuracy=facts["accuracy"][i], loss=loss, epochs=facts["epochs"], seconds=facts["seconds"] / len(outcome.runs),
+        accuracy=facts["accuracy"][i], loss=loss, epochs=facts["epochs"][i], seconds=facts["seconds"] / len(outcome.runs),
         audited=0, reported_accuracy=facts["accuracy"][i], last_accuracy=facts["last_accuracy"][i],
         fresh_accuracy=math.nan, best_epoch=facts["best_epoch"][i], setup_seconds=facts["setup_seconds"],
         operator=facts["operator"],

@@ -63,7 +63,8 @@ def _begun(facts: dict[str, Any] | None, state: dict[str, Tensor]) -> Checkpoint
     if facts is None:
         return None
     best = tuple((float(p), int(epoch), float(a)) for p, epoch, a in facts["best"])
-    return Checkpoint(**{**facts, "best": best, "state": state})
+    last = tuple((int(epoch), float(a), ended) for epoch, a, ended in facts["last"])
+    return Checkpoint(**{**facts, "best": best, "last": last, "state": state})
 
 
 @functools.cache

@@ -5,13 +5,14 @@ What is reported from here only steers (early stop, best epoch): the recorded ac
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from evaluator.group import Group
+from evaluator.protocol import Run
 
 if TYPE_CHECKING:
     from evaluator.fusion.library import Library
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Progress:
-    """State of a group after an epoch; accuracy and perplexity of each run on the test set."""
+    """State of a group after an epoch; each run's accuracy and perplexity on the test set, at its last epoch."""
 
     epoch: int
     step: int
@@ -31,6 +32,9 @@ class Progress:
 Best = tuple[float, int, float]
 """Of one run so far: the lowest test perplexity, its epoch (0 where none was finite), the accuracy then."""
 
+Last = tuple[int, float, bool]
+"""Of one run so far: its last epoch, the accuracy then, whether it ended there."""
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -41,6 +45,7 @@ class Checkpoint:
     seconds: float  # that it took to get there, set-up included
     setup_seconds: float
     best: tuple[Best, ...]
+    last: tuple[Last, ...]
     state: Mapping[str, Tensor]  # as `Group.state`
 
 
@@ -53,7 +58,7 @@ class Trained:
     accuracy: tuple[float, ...]
     perplexity: tuple[float, ...]
     last_accuracy: tuple[float, ...]
-    epochs: int
+    epochs: tuple[int, ...]
     steps: int
     seconds: float
     setup_seconds: float
@@ -71,16 +76,18 @@ def train_group(
     group: Group, report: Callable[[Progress], None], library: "Library | None" = None, note: Callable[[str], None] = print,
     begin: Checkpoint | None = None, keep: Callable[[Checkpoint], None] | None = None, every: float = math.inf,
 ) -> Trained:
-    """Trains until the last epoch, or until one run passes the protocol's accuracy at an epoch's end.
+    """Trains until the last epoch, or until of each seed one run passes the protocol's accuracy at an epoch's end.
 
+    The runs of a seed end together, as they would without those of other seeds beside them: what an ended run goes on to
+    compute is not looked at.
     With a library, the operator is compiled into it once it is sure that the training takes long. `keep` is given a
     checkpoint at an epoch's end, every so many seconds; training goes on from `begin` where there is one.
     """
     protocol, count = group.protocol, len(group.runs)
     started, best = time.monotonic(), [(math.inf, 0, math.nan)] * count
-    accuracy, epoch, steps, setup = [math.nan] * count, 0, 0, math.nan
+    last, epoch, steps, setup = [(0, math.nan, False)] * count, 0, 0, math.nan
     if begin:
-        best, epoch, steps, setup = list(begin.best), begin.epoch, begin.step, begin.setup_seconds
+        best, last, epoch, steps, setup = list(begin.best), list(begin.last), begin.epoch, begin.step, begin.setup_seconds
         group.restore(begin.state, [b[0] for b in best], epoch, steps)
         started -= begin.seconds
     kept, long = time.monotonic(), group.tokens_after(COMPILE_AFTER) >= COMPILE_FROM
@@ -89,20 +96,30 @@ def train_group(
     while epoch < protocol.epochs:
         group.epoch(epoch)
         epoch, steps = epoch + 1, steps + group.steps_an_epoch
-        accuracy, perplexity = group.test_scores()
+        accuracy, perplexity = group.test_scores([not ended for _, _, ended in last])
         setup = time.monotonic() - started if epoch == 1 else setup
-        for r, (acc, ppl) in enumerate(zip(accuracy, perplexity, strict=True)):
-            best[r] = (ppl, epoch, acc) if ppl < best[r][0] else best[r]
+        over = _over(group.runs, accuracy, perplexity, protocol.stop_accuracy)
+        for r, (run, acc, ppl) in enumerate(zip(group.runs, accuracy, perplexity, strict=True)):
+            if not last[r][2]:
+                best[r] = (ppl, epoch, acc) if ppl < best[r][0] else best[r]
+                last[r] = epoch, acc, run.seed in over
         seconds = time.monotonic() - started
-        report(Progress(epoch, steps, seconds, tuple(accuracy), tuple(perplexity)))
-        if any(a > protocol.stop_accuracy for a in accuracy) or not any(map(math.isfinite, perplexity)):
+        report(Progress(epoch, steps, seconds, tuple(acc for _, acc, _ in last), tuple(perplexity)))
+        if all(ended for _, _, ended in last):
             break
         if library is not None and long and epoch == COMPILE_AFTER:
             note(group.compile(library))
         if keep and time.monotonic() - kept >= every and epoch < protocol.epochs:
-            keep(Checkpoint(epoch, steps, seconds, setup, tuple(best), group.state))
+            keep(Checkpoint(epoch, steps, seconds, setup, tuple(best), tuple(last), group.state))
             kept = time.monotonic()
     return Trained(
         group.best, tuple(b[1] for b in best), tuple(b[2] for b in best), tuple(b[0] for b in best),
-        tuple(accuracy), epoch, steps, time.monotonic() - started, setup, OPERATORS[group.fused],
+        tuple(acc for _, acc, _ in last), tuple(e for e, _, _ in last), steps, time.monotonic() - started, setup, OPERATORS[group.fused],
     )
+
+
+def _over(runs: Sequence[Run], accuracy: Sequence[float], perplexity: Sequence[float], enough: float) -> set[int]:
+    """The seeds of which one run has passed the accuracy that is enough, or no run is finite any more."""
+    passed = {run.seed for run, a in zip(runs, accuracy, strict=True) if a > enough}
+    finite = {run.seed for run, p in zip(runs, perplexity, strict=True) if math.isfinite(p)}
+    return passed | {run.seed for run in runs} - finite

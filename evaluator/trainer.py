@@ -123,7 +123,7 @@ def _keep(
 ) -> None:
     """Puts a checkpoint on disk, held to types and shapes; a full disk costs what it would have saved, and no more."""
     state = {name: _weights(tensors, name, size, len(runs)) for name in checkpoint.STATE}
-    facts = {name: answer.get(name) for name in (*checkpoint.FIGURES, "best")}
+    facts = {name: answer.get(name) for name in (*checkpoint.FIGURES, *checkpoint.OF_A_RUN)}
     if not checkpoint.sound(facts, len(runs)):
         raise OperatorError("bad-output", "the training process told of its state without the figures of its runs")
     try:
@@ -134,8 +134,8 @@ def _keep(
 
 def _checked(facts: Mapping[str, Any], count: int) -> Mapping[str, Any]:
     """What a training process reported, held to types and lengths: it comes from a stranger."""
-    lists = ("accuracy", "perplexity", "last_accuracy", "best_epoch")
-    numbers = ("epochs", "steps", "seconds", "setup_seconds")
+    lists = ("accuracy", "perplexity", "last_accuracy", "best_epoch", "epochs")
+    numbers = ("steps", "seconds", "setup_seconds")
     good = all(isinstance(facts.get(k), list) and len(facts[k]) == count for k in lists)
     good = good and all(type(x) in (int, float) for k in lists for x in facts[k])
     good = good and facts.get("operator") in OPERATORS

@@ -241,7 +241,7 @@ def test_a_checkpoint_that_can_not_be_read_is_none(tmp_path: Path, content: byte
     job_ = job_of(tmp_path, CHEAP, LONGER)
     runs = sweep(LONGER, (0,))
     state = {name: torch.zeros(len(runs), 5) for name in checkpoint.STATE}
-    facts = {"epoch": 1, "step": 16, "seconds": 1.0, "setup_seconds": 0.5, "best": [[2.0, 1, 0.5]] * len(runs)}
+    facts = {"epoch": 1, "step": 16, "seconds": 1.0, "setup_seconds": 0.5, "best": [[2.0, 1, 0.5]] * len(runs), "last": [[1, 0.5, False]] * len(runs)}
     checkpoint.write(job_.out, LONGER.settings[0], runs, facts, state)
     found = checkpoint.read(job_.out, LONGER.settings[0], runs, 5)
     assert found is not None

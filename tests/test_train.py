@@ -119,6 +119,26 @@ def test_training_learns_and_is_deterministic(tmp_path):
     assert max(first.accuracy) > 0.1
 
 
+def test_a_seed_ends_as_it_would_without_another_beside_it(tmp_path):
+    protocol = dataclasses.replace(SMOKE, epochs=8, stop_accuracy=0.7)
+    same, kept = {"protocol": protocol, "setting": SMOKE.settings[3]}, []
+    alone = [train_group(group_of(tmp_path, runs=sweep(protocol, [seed]), **same), lambda p: None) for seed in (0, 1)]
+
+    def keep(checkpoint):
+        kept.append(dataclasses.replace(checkpoint, state={name: x.clone() for name, x in checkpoint.state.items()}))
+
+    runs = sweep(protocol, [0, 1])
+    both = train_group(group_of(tmp_path, runs=runs, **same), lambda p: None, keep=keep, every=0.0)
+    again = train_group(group_of(tmp_path, runs=runs, **same), lambda p: None, begin=kept[-1])
+    assert alone[0].epochs[0] != alone[1].epochs[0]
+    for together in (both, again):
+        assert together.epochs == alone[0].epochs + alone[1].epochs
+        assert together.best_epoch == alone[0].best_epoch + alone[1].best_epoch
+        assert together.accuracy == pytest.approx(alone[0].accuracy + alone[1].accuracy, abs=0.01)
+        assert together.last_accuracy == pytest.approx(alone[0].last_accuracy + alone[1].last_accuracy, abs=0.01)
+        torch.testing.assert_close(together.weights, torch.cat([alone[0].weights, alone[1].weights]), rtol=1e-3, atol=1e-3)
+
+
 def test_a_diverging_run_is_scored_on_its_best_finite_epoch(tmp_path):
     runs = [Run(1e-3, 0.0, 0), Run(1e18, 0.0, 0)]
     trained = train_group(group_of(tmp_path, runs=runs, setting=SMOKE.settings[3]), lambda p: None)
