@@ -3,8 +3,9 @@
 import contextlib
 import hashlib
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ def work(job: Job, todo: Sequence[Setting], progress: Progress) -> Iterator[Work
 def _run(job: Job, todo: Sequence[Setting], progress: Progress, bench: Bench) -> Failure | None:
     """Trains setting after setting, the audit of each overlapping the training of the next, and the gates that of the first."""
     pending: Pending = []
+    listener = _Keeping(job, pending, progress)
     wrong: Exception | None = None
     if job.gated:
         bench.watch(todo, progress)
@@ -40,7 +42,7 @@ def _run(job: Job, todo: Sequence[Setting], progress: Progress, bench: Bench) ->
             if job.seconds is not None and progress.elapsed > job.seconds:
                 progress.note(left_out(job.seconds, len(todo) - i))
                 break
-            pending.append((setting, bench.train(setting, progress)))
+            pending.append((setting, bench.train(setting, listener)))
             _collect(job, pending, progress, wait=False)
         _collect(job, pending, progress, wait=True)
     except FAILURES as error:
@@ -51,6 +53,28 @@ def _run(job: Job, todo: Sequence[Setting], progress: Progress, bench: Bench) ->
     if wrong:
         checkpoint.forget(job.out)
     return failure(wrong) if wrong else None
+
+
+@dataclass(frozen=True)
+class _Keeping:
+    """A listener that puts on disk what the audit has finished: the next setting may train for an hour, and be killed."""
+
+    job: Job
+    pending: Pending
+    progress: Progress
+
+    def update(self, setting: Setting, facts: Mapping[str, Any]) -> None:
+        self._keep()
+        self.progress.update(setting, facts)
+
+    def note(self, message: str) -> None:
+        self._keep()
+        self.progress.note(message)
+
+    def _keep(self) -> None:
+        """A failure is left for the one who waits for it: it is not this training's."""
+        while self.pending and self.pending[0][1].done() and not self.pending[0][1].exception():
+            _collect_first(self.job, self.pending, self.progress)
 
 
 def prepare(job: Job, todo: Sequence[Setting], listener: Listener) -> None:
@@ -69,11 +93,15 @@ def left_out(seconds: float, count: int) -> str:
 def _collect(job: Job, pending: Pending, progress: Progress, wait: bool) -> None:
     """Puts on disk what the audit has finished; with `wait`, all of it."""
     while pending and (wait or pending[0][1].done()):
-        setting, future = pending.pop(0)
-        rows = future.result()
-        results.append_rows(job.out, rows)
-        checkpoint.forget(job.out, setting)
-        progress.finished(setting, rows)
+        _collect_first(job, pending, progress)
+
+
+def _collect_first(job: Job, pending: Pending, progress: Progress) -> None:
+    setting, future = pending.pop(0)
+    rows = future.result()
+    results.append_rows(job.out, rows)
+    checkpoint.forget(job.out, setting)
+    progress.finished(setting, rows)
 
 
 def environment(job: Job) -> dict[str, Any]:

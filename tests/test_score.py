@@ -4,13 +4,14 @@ import dataclasses
 import os
 import re
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 import torch
 from scoring import CHEAP, SHORT, always, job_of, once, rows_of, scored
 
-from evaluator import checkpoint, job, results, trainer
+from evaluator import checkpoint, job, local, results, trainer
 from evaluator.bench import Bench
 from evaluator.progress import Progress
 from evaluator.protocol import sweep
@@ -84,6 +85,28 @@ def test_what_is_done_is_not_trained_again(tmp_path: Path) -> None:
     assert evaluation["tasks"]["memorization"]["settings_done"] == 1
     assert [e["message"] for e in told] == ["going on: 2 settings are done already"]
     assert (asked.out / "runs.csv").read_bytes() == before
+
+
+def test_what_the_audit_has_finished_is_kept_while_the_next_is_trained(tmp_path: Path) -> None:
+    asked, told = job_of(tmp_path), list[dict[str, object]]()
+    first, second, third = (*asked.settings, LONGER.settings[0])
+    scored(dataclasses.replace(asked, settings=(first,)))
+    rows = results.read_rows(asked.out)
+    (asked.out / "runs.csv").unlink()
+    audits = [Future[list[results.Row]]() for _ in range(2)]
+    pending = list(zip((first, third), audits, strict=True))
+    listener = local._Keeping(asked, pending, Progress(SHORT, asked.settings, told.append))
+    facts = {"epoch": 1, "seconds": 1.0, "accuracy": [0.5], "step": 16}
+    listener.update(second, facts)
+    assert results.read_rows(asked.out) == []
+    audits[0].set_result(rows)
+    audits[1].set_exception(RuntimeError("of its own setting, not of the one that is trained"))
+    listener.update(second, facts)
+    assert [dataclasses.replace(row, fresh_accuracy=0.0) for row in results.read_rows(asked.out)] == [
+        dataclasses.replace(row, fresh_accuracy=0.0) for row in rows
+    ]
+    assert [(event["event"], event["settings_done"]) for event in told] == [("progress", 0), ("setting", 1), ("progress", 1)]
+    assert pending == [(third, audits[1])]
 
 
 def test_where_each_part_of_an_evaluation_was_made_stays_in_it(tmp_path: Path) -> None:
