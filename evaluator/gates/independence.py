@@ -129,19 +129,20 @@ def batches(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     """Rows and time again at many batch sizes, up to the packed trainer's: code can ask for a batch of 768."""
     seen: list[str] = []
     began = operator.clock()
-    plan = [(33, PROTOCOL[probe.randint(4, 5)]), (33, PROTOCOL[probe.randint(6, 7)]), (768, 32), (128, 128)]
+    always = [(768, 32, True), (768, 32, False)]  # the trainer's own, with parameters as declared and with others
+    plan = [(33, PROTOCOL[probe.randint(4, 5)]), (33, PROTOCOL[probe.randint(6, 7)]), (128, 128)]
     plan += [
         (B, 5) for B in (*range(1, 18), 24, 31, 32, 33, 48, 63, 64, 65, 96, 100, 127, 128, 192, 256, 384, 512, 640, 768)
     ]
     plan += [(128, 32), (256, 32), (384, 32)]
-    for B, T in plan:
-        if operator.clock() - began > 2.5 and seen:
+    for B, T, calm in [*always, *((B, T, B % 3 > 0) for B, T in plan)]:
+        if operator.clock() - began > 2.5 and len(seen) >= len(always):
             break
         if T == 5:
             x, changed, kept = probe.varied(operator, B, T, probe.head_dim, probe.dtype)
             o = elsewhere(operator, probe, x, changed, kept, grad=False)
         else:
-            x = probe.inputs(operator, B, T, calm=B % 3 > 0)
+            x = probe.inputs(operator, B, T, calm=calm)
             o = cut_off(operator, probe, x, probe.cuts(x), 30.0, others=torch.rand(B, generator=probe.rng) < 0.5)
         if all(_not_alone(operator, probe, x, o) for _ in range(3)):  # by luck rounding can decide a top-k
             raise Rejected(f"a row alone gives another output than among {B} rows (T = {T}); rows are independent")
