@@ -51,10 +51,19 @@ class Measured:
     def total(self) -> int:
         return sum(t["settings_total"] for t in self.tasks.values())
 
+    @property
+    def usable(self) -> bool:
+        return self.status in ("scored", "partial", "train-failed")
+
     def scores(self, kind: str) -> dict[str, float | None]:
         """Columns and MEAN; kind is "accuracy" (best of the sweep) or "sweep_mean"."""
-        usable = self.status in ("scored", "partial", "train-failed")
-        found = {c: self.tasks[t][kind] if usable and t in self.tasks else None for t, c in COLUMNS.items()}
+        found = {c: self.tasks[t][kind] if self.usable and t in self.tasks else None for t, c in COLUMNS.items()}
+        return found | {MEAN: mean_of(found)}
+
+    def baselines(self) -> dict[str, float | None]:
+        """Columns and MEAN, as far as each task's baseline setting alone goes."""
+        settings = {c: self.tasks.get(t, {}).get("settings", {}) for t, c in COLUMNS.items()}
+        found = {c: s["baseline"]["accuracy"] if self.usable and "baseline" in s else None for c, s in settings.items()}
         return found | {MEAN: mean_of(found)}
 
 

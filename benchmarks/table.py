@@ -6,10 +6,10 @@
 Reads the entries of history/ (or the folders of --from) that were scored under --protocol, and published.csv. Of a
 variant with several evaluations the one with most settings done is shown, the latest of those. A task is compared
 where all its settings are done; elsewhere stands how many are. A mean of six stands where all six tasks are whole,
-and is a MAD score under `mad` alone. Minutes are those of training, set-up included. A cell is bold that misses the
-published one by more than 0.03 and by more than two sigma of the noise over seeds: evaluator/noise.csv, or with
---noise the spread pooled over all variants found here that have several seeds. Exit status 2, with a sentence, where
-what was found can't stand in one table.
+and is a MAD score under `mad` alone; what each task's baseline setting scored alone stands in a table of its own.
+Minutes are those of training, set-up included. A cell is bold that misses the published one by more than 0.03 and by
+more than two sigma of the noise over seeds: evaluator/noise.csv, or with --noise the spread pooled over all variants
+found here that have several seeds. Exit status 2, with a sentence, where what was found can't stand in one table.
 """
 
 import argparse
@@ -112,6 +112,16 @@ def sweep_table(records: Sequence[dict[str, Any]]) -> str:
     return markdown(["variant", *CELLS], lines)
 
 
+def baseline_table(ours: Mapping[str, Measured]) -> str:
+    """The best of the sweep at each task's baseline setting, for all that have one; no score of a task stands here."""
+    lines = []
+    for name, m in ours.items():
+        scores = m.baselines()
+        if any(score is not None for score in scores.values()):
+            lines.append([name, *(number(scores[c]) for c in CELLS)])
+    return markdown(["variant", *CELLS], lines)
+
+
 def correlation_table(sets: Mapping[str, Mapping[str, Scores]], ours: Mapping[str, Scores]) -> str:
     lines = []
     for name, theirs in sets.items():
@@ -164,6 +174,7 @@ def report(found: Sequence[Measured], pool: bool) -> tuple[str, list[dict[str, A
     page += [f"## Rank correlation (Spearman), over the rows whole there\n\n{correlation_table(sets, scores)}"]
     shown = [r for v in ours for r in row_of(ours[v], v, "", {}, sigma)]
     page += [f"## Best of the sweep / mean over the sweep\n\n{sweep_table(shown)}"]
+    page += [f"## Baseline settings alone\n\n{baseline_table(ours)}"]
     page += [f"## Noise over seeds\n\n{noise_table(sigma, sources)}"]
     return "\n\n".join(page) + "\n", everything
 

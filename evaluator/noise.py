@@ -5,6 +5,7 @@ everything that compares two scores.
 """
 
 import csv
+import math
 from pathlib import Path
 
 from evaluator.protocol import COLUMNS, Protocol
@@ -13,8 +14,12 @@ TABLE = Path(__file__).with_name("noise.csv")
 
 
 def sigmas(protocol: Protocol) -> dict[str, float | None]:
-    """Column -> standard deviation of one score over seeds; None where it was never measured."""
+    """Column -> standard deviation of one score over seeds; None where it was never measured.
+
+    It is at least what the early end of runs leaves open: two scores above the accuracy that ends them are not told apart.
+    """
+    least = (1 - protocol.stop_accuracy) / math.sqrt(8)  # two sigma of a difference are the width that is left
     with TABLE.open(newline="", encoding="utf-8") as file:
         rows = [r for r in csv.DictReader(file) if r["protocol"] == protocol.name and int(r["version"]) == protocol.version]
     measured = {r["column"]: float(r["sigma"]) for r in rows}
-    return {column: measured.get(column) for column in COLUMNS.values()}
+    return {column: max(measured[column], least) if column in measured else None for column in COLUMNS.values()}

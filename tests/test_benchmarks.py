@@ -16,6 +16,7 @@ import reference_agreement
 import sweep
 import table
 
+from evaluator import noise
 from evaluator.protocol import BASELINES, COLUMNS, PROTOCOLS, Protocol, settings_of, to_json
 from evaluator.results import Row, append_rows
 
@@ -71,6 +72,7 @@ def test_a_partial_row_is_shown_as_partial_and_never_averaged(tmp_path: Path) ->
     line = next(line for line in page.splitlines() if line.startswith("| delta_net"))
     assert "| partial 11/12 | 0.400 (0.487, -0.087)" in line.replace("**", "")
     assert "| 1/2 (0.991) | 11/12 (0.667) |" in line
+    assert f"| delta_net |{' 0.400 |' * 7}" in page  # of the baselines none is missing
     last = next(r for r in records if (r["variant"], r["column"]) == ("delta_net", measured.MEAN))
     assert (last["ours"], last["difference"], last["published"]) == (None, None, pytest.approx(0.6674095))
 
@@ -78,7 +80,9 @@ def test_a_partial_row_is_shown_as_partial_and_never_averaged(tmp_path: Path) ->
 def test_a_row_that_failed_the_audit_has_no_scores(tmp_path: Path) -> None:
     found = measured.load(evaluation(tmp_path / "e", "delta_net", alike(0.4), status="audit-failed"))
     assert set(found.scores("accuracy").values()) == {None}
-    assert "12/12 audit-failed" in table.report([found], False)[0]
+    page, _ = table.report([found], False)
+    assert "12/12 audit-failed" in page
+    assert "0.400" not in page
 
 
 def test_rank_correlation_is_over_the_rows_that_are_whole_in_a_task(tmp_path: Path) -> None:
@@ -139,6 +143,15 @@ def test_noise_is_pooled_within_variants_over_all_their_seeds(tmp_path: Path) ->
     assert "| Compress | 0.1633 | pooled over 2 variants, 3 degrees of freedom |" in table.report(found, True)[0]
     assert measured.sigma_of_mean(dict.fromkeys(COLUMNS.values(), 0.06)) == pytest.approx(0.06 / math.sqrt(6))
     assert measured.sigma_of_mean({"Compress": 0.06}) is None
+
+
+def test_noise_is_never_less_than_what_the_early_end_of_runs_leaves_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "noise.csv").write_text("protocol,version,column,sigma\nmad,1,Memorize,0.00001\nmad,1,Compress,0.02\n")
+    monkeypatch.setattr(noise, "TABLE", tmp_path / "noise.csv")
+    sigma = noise.sigmas(PROTOCOLS["mad"])
+    assert sigma["Compress"] == 0.02
+    assert 2 * math.sqrt(2) * (sigma["Memorize"] or 0) == pytest.approx(0.001)
+    assert sigma["Noisy Recall"] is None
 
 
 def test_a_cell_needs_a_sentence_above_three_hundredths_and_above_two_sigma() -> None:
