@@ -144,6 +144,9 @@ class ProtocolInfo(Record):
     version: int
     fingerprint: str
     noise: dict[str, float | None]  # column -> standard deviation over seeds
+    columns: dict[str, str]  # task -> its column
+    setting_noise: dict[str, float | None]  # TASK:SETTING -> the same of one setting
+    resolution: float = Field(ge=0)  # what of an accuracy the early end of runs leaves open
 
 
 def mean_score(scores: dict[str, Score]) -> float | None:

@@ -16,7 +16,7 @@ from .errors import BadInput, EnvironmentFault
 from .evaluate import EvaluationFailed
 from .history import Entry
 from .job import Job, keep_evaluation
-from .records import COLUMNS, Evaluation, PlaceOf
+from .records import COLUMNS, Evaluation, PlaceOf, ProtocolInfo
 
 Verdict = Literal["same", "within noise", "differs", "not comparable", "unknown noise"]
 _SIGMAS = 3.0
@@ -33,7 +33,7 @@ class Replay:
     name: str
     recorded: Evaluation
     new: Evaluation
-    noise: dict[str, float | None]
+    protocol: ProtocolInfo
     only: tuple[Key, ...] = ()
 
     @property
@@ -50,7 +50,7 @@ class Replay:
 
     @property
     def verdict(self) -> Verdict:
-        """Same, bit for bit, where nothing changed; else within three sigma over seeds, or not.
+        """Same, bit for bit, where nothing changed; else within three sigma over seeds, or not: the worst of its tasks.
 
         Another protocol, or another source under the same name, says nothing of the record.
         """
@@ -62,9 +62,29 @@ class Replay:
             return "same"
         if not self.changes:
             return "differs"
-        if not any(self.differences.values()):
-            return "unknown noise"  # settings moved, of tasks that have no score
-        return _within(self.differences, self.noise)
+        found = {self._of_task(task) for task in {task for task, _ in self.settings}}
+        return "differs" if "differs" in found else "unknown noise" if "unknown noise" in found else "within noise"
+
+    def _of_task(self, task: str) -> Verdict:
+        """By its score, where that is whole and its noise known; else setting by setting."""
+        moved = {key: minus(new, old) for key, (old, new) in self.settings.items() if key[0] == task and old != new}
+        by_setting = {key: value for key, value in moved.items() if value is not None}
+        if len(by_setting) < len(moved):
+            return "differs"  # one has a score and the other none
+        sigma = self.protocol.noise.get(self.protocol.columns.get(task, ""))
+        if self._whole(task) and sigma is not None:
+            difference = sum(by_setting.values()) / self.recorded.tasks[task].settings_total
+            return "within noise" if abs(difference) <= _SIGMAS * sigma else "differs"
+        beyond = {key: value for key, value in by_setting.items() if abs(value) > self.protocol.resolution}
+        sigmas = {key: self.protocol.setting_noise.get(":".join(key)) for key in beyond}
+        if any(abs(beyond[key]) > _SIGMAS * sigma for key, sigma in sigmas.items() if sigma is not None):
+            return "differs"
+        return "unknown noise" if None in sigmas.values() else "within noise"
+
+    def _whole(self, task: str) -> bool:
+        """Whether all settings of a task stand on both sides."""
+        sides = self.recorded.tasks.get(task), self.new.tasks.get(task)
+        return all(side is not None and side.settings_done == side.settings_total for side in sides)
 
     @property
     def agrees(self) -> bool:
@@ -90,7 +110,7 @@ class Replay:
             "new": self.new.row,
             "differences": self.differences,
             "settings": {f"{task}:{name}": pair for (task, name), pair in self.settings.items()},
-            "noise": self.noise,
+            "noise": self.protocol.noise,
             "changes": self.changes,
         }
 
@@ -111,17 +131,6 @@ def _moved(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
 def _told(what: str, then: Any, now: Any) -> str:
     old, new = ("not recorded" if value is None else value for value in (then, now))
     return f"{what}: {old} then, {new} now"
-
-
-def _within(differences: dict[str, float | None], noise: dict[str, float | None]) -> Verdict:
-    moved = {column: value for column, value in differences.items() if value}
-    if any(noise.get(column) is None for column in moved):
-        return "unknown noise"
-    return (
-        "within noise"
-        if all(abs(value) <= _SIGMAS * (noise[column] or 0) for column, value in moved.items())
-        else "differs"
-    )
 
 
 def recorded_evaluation(entry: Entry) -> Evaluation:
@@ -155,7 +164,7 @@ def replay(job: Job, entry: Entry, *, only: tuple[Key, ...] = (), out: Path | No
     with _folder(out) as place:
         job.reporter.stage(f"replay of {entry.id} {entry.name}: {recorded.protocol.name}")
         new = _again(job, folder, recorded, only, place)
-        done = Replay(entry.id, name, recorded, new, dict(job.protocol.noise), only)
+        done = Replay(entry.id, name, recorded, new, job.protocol, only)
         if keep:
             with history.writing(job.root):
                 keep_evaluation(
@@ -210,25 +219,25 @@ def _settings(recorded: Evaluation, only: Sequence[Key]) -> Sequence[str]:
 
 
 def table(done: Replay) -> Table:
-    """Recorded and new, task by task, or setting by setting where only some were asked for."""
-    titles = ("task", "setting", "recorded", "new", "difference") if done.only else ("task", "recorded", "new", "difference", "3 sigma")
+    """Recorded and new, task by task, or setting by setting where the record is no whole row or only some were asked for."""
+    by_setting = bool(done.only) or done.recorded.status != "scored"
     grid = Table(box=None, pad_edge=False, header_style="bold")
-    for title in titles:
-        grid.add_column(title, justify="left" if title in ("task", "setting") else "right")
-    if done.only:
+    for title in ("task", *["setting"] * by_setting):
+        grid.add_column(title)
+    for title in ("recorded", "new", "difference", "3 sigma"):
+        grid.add_column(title, justify="right")
+    if by_setting:
         for key, (old, new) in done.settings.items():
-            grid.add_row(*key, _number(old), _number(new), _signed(minus(new, old)))
-        return grid
-    for column in COLUMNS:
-        sigma = done.noise.get(column)
-        grid.add_row(
-            column,
-            _number(done.recorded.row[column]),
-            _number(done.new.row[column]),
-            _signed(done.differences[column]),
-            "" if sigma is None else f"{_SIGMAS * sigma:.4f}",
-        )
+            grid.add_row(*key, *_cells(old, new, done.protocol.setting_noise.get(":".join(key))))
+    else:
+        for column in COLUMNS:
+            grid.add_row(column, *_cells(done.recorded.row[column], done.new.row[column], done.protocol.noise.get(column)))
     return grid
+
+
+def _cells(old: float | None, new: float | None, sigma: float | None) -> tuple[str, ...]:
+    limit = "" if sigma is None else f"{_SIGMAS * sigma:.4f}"
+    return _number(old), _number(new), _signed(minus(new, old)), limit
 
 
 def _signed(difference: float | None) -> str:

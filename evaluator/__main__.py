@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evaluator import output
-from evaluator.protocol import BASELINES, CHANGEABLE, PROTOCOLS, Setting
+from evaluator.protocol import BASELINES, CHANGEABLE, COLUMNS, PROTOCOLS, Setting
 
 if TYPE_CHECKING:
     from evaluator.job import Job
@@ -247,7 +247,8 @@ def _protocol(args: argparse.Namespace) -> int:
         _walls(args.sandbox)
     content = {
         "name": protocol.name, "version": protocol.version, "fingerprint": results.fingerprint(protocol),
-        "settings": len(protocol.settings), "noise": noise.sigmas(protocol),
+        "settings": len(protocol.settings), "noise": noise.sigmas(protocol), "columns": COLUMNS,
+        "setting_noise": noise.of_settings(protocol), "resolution": 1 - protocol.stop_accuracy,
     }
     print(json.dumps(content))
     return DONE

@@ -5,10 +5,11 @@ everything that compares two scores.
 """
 
 import csv
+import dataclasses
 import math
 from pathlib import Path
 
-from evaluator.protocol import COLUMNS, Protocol
+from evaluator.protocol import COLUMNS, PROTOCOLS, Protocol
 
 TABLE = Path(__file__).with_name("noise.csv")
 
@@ -23,3 +24,14 @@ def sigmas(protocol: Protocol) -> dict[str, float | None]:
         rows = [r for r in csv.DictReader(file) if r["protocol"] == protocol.name and int(r["version"]) == protocol.version]
     measured = {r["column"]: float(r["sigma"]) for r in rows}
     return {column: max(measured[column], least) if column in measured else None for column in COLUMNS.values()}
+
+
+def of_settings(protocol: Protocol) -> dict[str, float | None]:
+    """TASK:SETTING -> the same of one setting; measured where a protocol that trains alike has it alone in its task."""
+    found: dict[str, float | None] = {f"{s.task}:{s.name}": None for s in protocol.settings}
+    for other in PROTOCOLS.values():
+        if dataclasses.replace(other, name=protocol.name, settings=protocol.settings) == protocol:
+            sigma = sigmas(other)
+            alone = [s for s in other.settings if [t.task for t in other.settings].count(s.task) == 1]
+            found |= {key: sigma[COLUMNS[s.task]] for s in alone if (key := f"{s.task}:{s.name}") in found}
+    return found

@@ -266,7 +266,36 @@ def test_a_replay_knows_every_machine_that_had_a_part_in_the_record(scored: Path
     assert done["changes"] == [  # type: ignore[index]
         "device kind: cuda then, cpu now", "device name: another then, stub now", "python: not recorded then, 3 now",
     ]
-    assert done["verdict"] == "unknown noise"  # type: ignore[index]
+    assert done["verdict"] == "differs"  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("moved", "whole", "verdict"),
+    [
+        ({"baseline": 0.0059}, True, "within noise"),  # of two settings: 0.00295 is under three sigma of the task
+        ({"baseline": 0.0061}, True, "differs"),
+        ({"baseline": 0.0059, "seq_len=64": -0.0059}, True, "within noise"),
+        ({"baseline": 0.0029}, False, "within noise"),  # alone it is held to three sigma of its own
+        ({"baseline": 0.0031}, False, "differs"),
+        ({"seq_len=64": 0.0009}, False, "within noise"),  # less than runs that end early tell
+        ({"seq_len=64": 0.0011}, False, "unknown noise"),
+        ({"seq_len=64": 0.0011, "baseline": 0.0031}, False, "differs"),
+    ],
+)
+def test_a_replay_elsewhere_is_held_to_the_noise(scored: Path, moved: dict[str, float], whole: bool, verdict: str) -> None:
+    file = scored / "history" / "0000" / "evaluation.json"
+    recorded = json.loads(file.read_text())
+    recorded["earlier"] = [{"device": {"kind": "cuda", "name": "another"}, "versions": None}]
+    task = recorded["tasks"]["compression"]
+    for setting, difference in moved.items():
+        task["settings"][setting]["accuracy"] -= difference
+    if not whole:
+        task["settings"] = {name: result for name, result in task["settings"].items() if name in moved}
+        task |= {"accuracy": None, "settings_done": len(moved), "settings_total": 3}
+        recorded["scores"]["Compress"] = None
+    file.write_text(json.dumps(recorded | {"status": "scored" if whole else "partial"}))
+    done = agent(scored, "replay", "0000", "--json")
+    assert (document(done)["verdict"], done.exit_code) == (verdict, int(verdict != "within noise"))  # type: ignore[index]
 
 
 def test_a_replay_of_some_settings_compares_those_and_goes_on_in_its_folder(scored: Path, tmp_path: Path) -> None:

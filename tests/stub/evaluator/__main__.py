@@ -58,7 +58,11 @@ def main() -> int:
 
 def protocol(args: argparse.Namespace) -> int:
     noise = dict.fromkeys(TASKS.values(), SIGMA)
-    print(json.dumps({"name": args.what, "version": 1, "fingerprint": FINGERPRINT[args.what], "noise": noise}))
+    settings = {f"{task}:baseline": SIGMA for task in TASKS}
+    print(json.dumps({
+        "name": args.what, "version": 1, "fingerprint": FINGERPRINT[args.what], "noise": noise, "columns": TASKS,
+        "setting_noise": settings, "resolution": 0.001,
+    }))  # fmt: skip
     return 0
 
 
