@@ -13,6 +13,7 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 pytest.importorskip("triton")
 
+from evaluator.fusion import faster
 from evaluator.fusion.capture import fused_operator
 from evaluator.fusion.index import NotAffine, divide, linear, plus, times, variable
 from evaluator.fusion.library import Library
@@ -192,3 +193,39 @@ def test_every_pointwise_text_names_its_operands():
     for target, text in TEXTS.items():
         count = sum(a.type.kind() in ("TensorType", "NumberType") for a in target._schema.arguments if a.name != "alpha")
         assert all(f"{{{n}}}" in text for n in range(count)), target
+
+
+@pytest.fixture
+def tf32_allowed():
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    yield
+    torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@pytest.mark.parametrize("products", ["tf32", "tf32x3"])
+def test_products_are_made_as_the_library_says_where_the_process_allows_it(tf32_allowed, products):
+    library = Library()
+    library.products = products
+    rule, inputs = operator_of(load("delta_net")), sample(load("delta_net"), 33)
+    with torch.no_grad():
+        torch.testing.assert_close(fused_operator(rule, library)(inputs), rule(inputs), rtol=1e-2, atol=1e-2)
+    assert any(f'input_precision="{products}"' in text for text in library.kernels)
+
+
+@pytest.mark.parametrize(("exact_with", "used"), [("tf32", "tf32"), ("tf32x3", "tf32x3"), ("nothing", None)])
+def test_finer_products_are_tried_where_rounding_weighs_much(monkeypatch, exact_with, used):
+    rule, tried = operator_of(load("delta_net")), []
+
+    def compiled(operator, library):
+        tried.append(library.products)
+        return operator if library.products == exact_with else lambda inputs: 1.1 * operator(inputs)
+
+    monkeypatch.setattr("evaluator.fusion.capture.fused_operator", compiled)
+    inputs = sample(load("delta_net"), 33)
+    if used is None:
+        with pytest.raises(faster.Inexact, match=r"o is 1\.0e-01 away from float32 products, eager code 0\.0e"):
+            faster._as_exact(rule, inputs, Library())
+    else:
+        assert faster._as_exact(rule, inputs, Library()) is rule
+    assert tried == ["tf32", "tf32x3"][: 1 if used == "tf32" else 2]

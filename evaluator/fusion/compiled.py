@@ -28,6 +28,7 @@ class Compiled:
 
     def __init__(self, module: GraphModule, library: Library) -> None:
         self.graph, self.library = module.graph, library
+        self.products = library.products if torch.backends.cuda.matmul.allow_tf32 else "ieee"
         simplify(self.graph)
         self.inputs = [n for n in self.graph.nodes if n.op == "placeholder"]
         self.plan: Plan = plan(self.graph, MAX_DOTS, MAX_NODES)
@@ -148,7 +149,7 @@ class Compiled:
         stored = [n for n in group.nodes if n in self.stored]
         buffers = {n: self._buffer(n, env) for n in stored}
         if position not in self.kernels:
-            self.kernels[position] = emit(group, self.plan, stored, self.strides, torch.backends.cuda.matmul.allow_tf32)
+            self.kernels[position] = emit(group, self.plan, stored, self.strides, self.products)
         kernel, tensors = self.kernels[position], []
         for pointer in kernel.pointers:
             x = buffers[pointer.tensor] if pointer.tensor in buffers else self._value(pointer.tensor, env)
@@ -162,9 +163,9 @@ class Compiled:
         values = {n: n.meta["val"] for n in self.graph.nodes if isinstance(n.meta.get("val"), Tensor)}
         strides = {n: tuple(x.stride()) for n, x in values.items()}
         strides |= {n: contiguous(shape_of(self.parts.get(n, n))) for n in self.stored} | self.strides
-        tf32, wanted = torch.backends.cuda.matmul.allow_tf32, []
+        wanted = []
         for group in (step for step in self.plan.steps if isinstance(step, Group)):
-            kernel = emit(group, self.plan, [n for n in group.nodes if n in self.stored], strides, tf32)
+            kernel = emit(group, self.plan, [n for n in group.nodes if n in self.stored], strides, self.products)
             wanted.append((kernel, [_as_aligned(values[p.tensor].dtype, p.offset, device) for p in kernel.pointers]))
         self.library.prepare(wanted)
 

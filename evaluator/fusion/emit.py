@@ -49,9 +49,12 @@ class Kernel:
 Strides = Mapping[Node, tuple[int, ...]]
 
 
-def emit(group: Group, plan: Plan, stored: Iterable[Node], strides: Strides, tf32: bool) -> Kernel:
-    """Writes the kernel of a group that stores the nodes `stored`; `strides` tells how tensors lie in memory."""
-    writer = _Writer(plan, strides, "tf32" if tf32 else "ieee")
+def emit(group: Group, plan: Plan, stored: Iterable[Node], strides: Strides, products: str) -> Kernel:
+    """Writes the kernel of a group that stores the nodes `stored`; `strides` tells how tensors lie in memory.
+
+    products: how those of float32 are made, as Triton names it: tf32 (rounded to nearest), tf32x3 or ieee.
+    """
+    writer = _Writer(plan, strides, products)
     wanted = set(stored)
     for node in group.nodes:
         writer.compute(node)
@@ -63,8 +66,8 @@ def emit(group: Group, plan: Plan, stored: Iterable[Node], strides: Strides, tf3
 class _Writer:
     """Lines of one kernel, and the names of what they compute."""
 
-    def __init__(self, plan: Plan, strides: Strides, precision: str) -> None:
-        self.plan, self.strides, self.precision = plan, strides, precision
+    def __init__(self, plan: Plan, strides: Strides, products: str) -> None:
+        self.plan, self.strides, self.products = plan, strides, products
         self.lines: list[str] = []
         self.names: dict[Node, str] = {}
         self.texts: dict[str, str] = {}  # text of a line -> its name: nothing is loaded twice
@@ -250,10 +253,10 @@ class _Writer:
             text = f"tl.sum({left} * tl.trans({right}), 1)[:, None]"
         elif node.meta["val"].dtype == torch.bfloat16:
             text = f"tl.dot({left}.to(tl.bfloat16), {right}.to(tl.bfloat16))"
-        elif self.precision == "tf32":
+        elif self.products == "tf32":
             text = f'tl.dot({self.tf32(left)}, {self.tf32(right)}, input_precision="tf32")'
         else:
-            text = f'tl.dot({left}, {right}, input_precision="ieee")'
+            text = f'tl.dot({left}, {right}, input_precision="{self.products}")'
         return self.rounded(node, self.name(text))
 
     def tf32(self, text: str) -> str:

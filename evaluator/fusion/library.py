@@ -28,6 +28,7 @@ class Library:
         self.kernels: dict[str, Any] = {}
         self.warps: dict[str, int] = {}
         self.deadline = math.inf  # on time.monotonic()
+        self.products = "tf32"  # of float32, where the process allows it: tf32, or tf32x3, which is nearly float32
 
     def prepare(self, wanted: Sequence[tuple[Kernel, Sequence[Tensor]]]) -> None:
         """Compiles kernels for tensors of these types and alignments. Raises TimeoutError after the deadline."""
