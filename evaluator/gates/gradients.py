@@ -151,7 +151,7 @@ def derivative(operator: OperatorProcess, probe: Probe) -> None:
 
 
 def _checks(operator: OperatorProcess, probe: Probe) -> list[Check]:
-    """Along one direction of each input and three of all, one of each at the trainer's own heads, two of calm inputs, two far back."""
+    """Along one direction of each input and three of all, one of each at the trainer's own heads, two of calm inputs, three far back."""
     dtype = torch.float64 if _takes_float64(operator, probe) else torch.float32
     T, quick = 4 * probe.chunk_size + 1, probe.properties.get("milliseconds_a_token", 0.0) < 1
     long, coarse = probe.randint(300, 700), bool(probe.properties.get("coarse_inputs"))  # which small inputs are lost in
@@ -159,7 +159,7 @@ def _checks(operator: OperatorProcess, probe: Probe) -> list[Check]:
         *_checks_at(operator, probe, T, 16, dtype, lambda names: [[name] for name in names] + [names] * 3),
         *_checks_at(operator, probe, T, probe.head_dim, dtype, lambda names: [[name] for name in names]),
         *([] if coarse else _checks_at(operator, probe, T, 16, dtype, lambda names: [names] * 2, calm=True)),
-        *(_checks_at(operator, probe, long, 16, dtype, lambda names: [names] * 2) if quick else []),
+        *(_checks_at(operator, probe, long, 16, dtype, lambda names: [names] * 3) if quick else []),
     ]
 
 

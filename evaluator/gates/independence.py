@@ -35,8 +35,8 @@ def _where_training_leads(operator: OperatorProcess, probe: Probe) -> None:
         (256, probe.randint(16, 30), narrow, first, True),
         (96, probe.randint(16, 30), wide, last, True),
         (32, probe.randint(40, 60), wide, first, False),
-        (32, probe.randint(200, 400), narrow, first, False),
-        (32, probe.randint(200, 400), narrow, last, True),
+        (128, probe.randint(200, 400), narrow, first, False),
+        (96, probe.randint(200, 400), narrow, last, True),
     ):
         elsewhere(operator, probe, *probe.varied(operator, B, T, K, dtype), grad=grad)
 

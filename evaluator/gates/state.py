@@ -11,6 +11,7 @@ from evaluator.gates.rounding import another_shape, another_way
 from evaluator.operator import OperatorError, OperatorProcess
 
 DECLARED = "with parameters as declared"
+CALM = "with calm betas and small values"
 RARE = ("that come again", "of odd kinds", "alike in all channels")
 SLOTS = 16
 """So many keys and values an operator may hold whatever the size of its heads."""
@@ -62,7 +63,7 @@ def state(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
         (small, 8, "as they come", (27, far_back)),
         (small, probe.chunk_size, DECLARED, (108,)),
         (larger, 4, "as they come", (2 * larger + 14,)),
-        (small, 8, "with calm betas", (27, 108)),
+        (small, 8, CALM, (27, 108)),
         (small, 8, "with saturated betas", (108,)),
         (small, 8, "far up", (108,)),
         (small, 8, "far down", (108,)),
@@ -124,8 +125,10 @@ def _rank(operator: OperatorProcess, probe: Probe, dim: int, C: int, past: int, 
     past += C // 2 - past % C  # in the middle of a chunk
     future = past if kind == "that come again" else max(66, 5 * most // (4 * dim))
     dtype = torch.float64 if probe.precision == "float64" else torch.float32
-    x = probe.inputs(operator, ROWS, past + future, K=dim, dtype=dtype, as_declared=kind in (DECLARED, "with calm betas"))
-    return carried(operator, probe, _with_one_past(probe, _as_training_may(probe, x, past, kind), past), past, C, most)
+    x = probe.inputs(operator, ROWS, past + future, K=dim, dtype=dtype, as_declared=kind in (DECLARED, CALM))
+    # Once before, as what comes later may be what came earlier, and once after, as magnitudes are drawn for each row.
+    x = _with_one_past(probe, _as_training_may(probe, _with_one_past(probe, x, past), past, kind), past)
+    return carried(operator, probe, x, past, C, most)
 
 
 def _with_one_past(probe: Probe, x: Tensors, past: int) -> Tensors:
@@ -136,15 +139,18 @@ def _with_one_past(probe: Probe, x: Tensors, past: int) -> Tensors:
 
 
 def _as_training_may(probe: Probe, x: Tensors, past: int, kind: str) -> Tensors:
-    """Far up and down learned parameters are moved that way, and vectors of a token have a magnitude of their own.
+    """Where training begins betas are calm and values small; later betas saturate, and learned parameters are far up or down.
 
-    Upwards queries and projections have, and betas are next to nothing; downwards keys and values have, and later tokens
-    look like earlier ones. Tokens that come again are half of those before, and a piece of them once more whose queries are
-    its keys. Of the odd kinds are later queries and keys and half of those before, with queries of any magnitude.
+    Then vectors of a token have a magnitude of their own. Upwards queries and projections have, and betas are next to
+    nothing; downwards keys and values have, and later tokens look like earlier ones. Tokens that come again are half
+    of those before, and a piece of them once more whose queries are its keys. Of the odd kinds are later queries and
+    keys and half of those before, with queries of any magnitude.
     """
     b, over_time = x["beta"], probe.over_time(x)
-    betas = {"with saturated betas": (2 * b - 0.5).clamp(0, 1), "with calm betas": 0.2 * b + 0.4, "far up": 0.02 * b}
+    betas = {"with saturated betas": (2 * b - 0.5).clamp(0, 1), CALM: 0.2 * b + 0.4, "far up": 0.02 * b}
     x["beta"] = betas.get(kind, 0.8 * b + 0.1)
+    if kind == CALM:
+        x["v"] = 0.1 * x["v"]
     if kind == "that come again":
         return _again(probe, x, past)
     if kind in ("of odd kinds", *ODD):
@@ -155,26 +161,26 @@ def _as_training_may(probe: Probe, x: Tensors, past: int, kind: str) -> Tensors:
         return {name: value.to(b.dtype) for name, value in x.items()}
     if kind not in ("far up", "far down"):
         return x
-    again = torch.randint(past, (b.shape[2] - past,), generator=probe.rng)
     for name in (n for n in x if n != "beta"):
         sizes = torch.rand(b.shape, generator=probe.rng, dtype=b.dtype).unsqueeze(-1)
         if name not in over_time:
             x[name] = x[name] + (6 if kind == "far up" else -6)
         elif (name in ("k", "v")) == (kind == "far down"):  # large keys hide the others, so not both at once
             x[name] = x[name] * 10 ** (2 * sizes)
-        if kind == "far down" and name in over_time and name != "v":
+    if kind == "far down":
+        again = torch.randint(past, (b.shape[2] - past,), generator=probe.rng)
+        x = _with_one_past(probe, x, past)
+        for name in (n for n in over_time if n != "v"):
             x[name][:, :, past:] = x[name][:, :, again]
     return x
 
 
 def _again(probe: Probe, x: Tensors, past: int) -> Tensors:
-    T = x["beta"].shape[2]
-    earlier = torch.arange(T)
-    repeats = probe.uniform(past) < 0.5
-    earlier[:past] = torch.where(repeats, (probe.uniform(past) * earlier[:past]).long(), earlier[:past])
-    start = probe.randint(0, past - 1)
-    earlier[past:] = earlier[:past].roll(start).repeat(-(-(T - past) // past))[: T - past]
-    x = {n: v[:, :, earlier].contiguous() if n in probe.over_time(x) else v for n, v in x.items()}
+    rows, T, tokens = torch.arange(ROWS)[:, None], x["beta"].shape[2], torch.arange(past)
+    earlier = torch.where(probe.uniform(past) < 0.5, (probe.uniform(past) * tokens).long(), tokens)
+    start = (probe.uniform(ROWS, 1) * past).long()
+    which = torch.cat((earlier.expand(ROWS, past), earlier[(torch.arange(past, T) + start) % past]), 1)
+    x = {n: v[rows, :, which].movedim(1, 2).contiguous() if n in probe.over_time(x) else v for n, v in x.items()}
     x["q"][:, :, past:] = x["k"][:, :, past:]
     return x
 
