@@ -5,6 +5,7 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: tests run side by side, and threads that spin take minutes
 
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,9 @@ from agent.job import Job
 from agent.progress import Reporter
 from agent.proposers import Prompted, Proposer
 from agent.repo import open_repo
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job has it so, and so would what tests start
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PROJECT = Path(__file__).parent.parent
 STUB = PROJECT / "tests" / "stub"
