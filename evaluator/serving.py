@@ -1,9 +1,10 @@
 """The request `train`, answered inside the process that holds the variant: progress as it goes, weights at the end."""
 
+import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,12 +28,32 @@ def serve(header: dict[str, Any], tensors: dict[str, Tensor], operator: Loaded, 
     checkpoints, or None), begin (what a checkpoint says, or None), whose state the tensors are. What the operator
     declares is asked of it here, in its own process.
     """
-    device = operator.device
-    if device.type == "cpu":
-        torch.set_num_threads(header["num_threads"])
-    else:
+    if operator.device.type == "cuda":
         torch.cuda.init()
+    with arithmetic(operator.device, header["num_threads"]):
+        _serve(header, tensors, operator, send)
+
+
+@contextlib.contextmanager
+def arithmetic(device: torch.device, num_threads: int) -> Iterator[None]:
+    """Training's products and threads. Afterwards the process answers to the bits of one that never trained.
+
+    Gates compare the two: an operator that selects or normalises what is nearly nothing makes rounding large.
+    """
+    threads, tf32 = torch.get_num_threads(), torch.backends.cuda.matmul.allow_tf32
+    if device.type == "cpu":
+        torch.set_num_threads(num_threads)
+    else:
         torch.backends.cuda.matmul.allow_tf32 = True  # the protocol's choice for float32 products
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+
+
+def _serve(header: dict[str, Any], tensors: dict[str, Tensor], operator: Loaded, send: Callable[..., None]) -> None:
+    device = operator.device
     setting, protocol = Setting(**header["setting"]), from_json(header["protocol"])
     arch = architecture(setting, protocol, *declared(operator, protocol))
     group = Group(

@@ -18,7 +18,7 @@ from evaluator.metrics import macro_accuracy
 from evaluator.model import architecture, forward, initial_weights, layout, views
 from evaluator.operator import read_sources
 from evaluator.protocol import BASELINES, PROTOCOLS, TASKS, Run, from_json, settings_of, sweep, to_json
-from evaluator.serving import _declare, declared, operator_function
+from evaluator.serving import _declare, arithmetic, declared, operator_function
 from evaluator.train import train_group
 
 VARIANTS = Path(__file__).parents[1] / "variants"
@@ -188,3 +188,14 @@ def test_training_goes_on_from_a_checkpoint_to_the_same_bits(tmp_path):
         assert [getattr(again, name) for name in told] == [getattr(whole, name) for name in told]
         assert again.seconds > checkpoint.seconds
         assert again.setup_seconds == checkpoint.setup_seconds
+
+
+def test_a_process_computes_after_training_as_one_that_never_trained() -> None:
+    """Gates compare the two, and an operator that selects makes the rounding of another kind of product large."""
+    threads = torch.get_num_threads()
+    with arithmetic(torch.device("cuda"), 1):
+        assert torch.backends.cuda.matmul.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
+    with arithmetic(torch.device("cpu"), threads + 1):
+        assert torch.get_num_threads() == threads + 1
+    assert torch.get_num_threads() == threads
