@@ -39,7 +39,7 @@ class Measured:
     seeds: tuple[int, ...]
     device: str
     status: str
-    finished: str
+    finished: str  # empty while it is under way, or where it was killed
     tasks: Mapping[str, Any]  # task -> what results.summary says of it
     minutes: float
 
@@ -83,7 +83,7 @@ def load(folder: Path) -> Measured:
         raise TableError(f"{folder} holds no evaluation that can be read: {error}") from None
     return Measured(
         found["variant"]["name"], found["variant"]["digest"], folder, found["fingerprint"], protocol, seeds,
-        found["device"]["name"], found["status"], found["finished"], summary(rows, protocol, seeds)["tasks"],
+        found["device"]["name"], found["status"], found["finished"] or "", summary(rows, protocol, seeds)["tasks"],
         sum(r.seconds for r in rows) / 60,
     )  # fmt: skip
 

@@ -35,7 +35,7 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
         rows.append({
             "protocol": found["protocol"]["name"], "version": found["protocol"]["version"], "column": COLUMNS[name],
             "sigma": f"{statistics.stdev(scores):.5f}", "mean": f"{statistics.fmean(scores):.5f}", "seeds": len(scores),
-            "variant": found["variant"]["name"], "device": found["device"]["name"], "date": found["finished"][:10],
+            "variant": found["variant"]["name"], "device": found["device"]["name"], "date": (found["finished"] or found["started"])[:10],
         })  # fmt: skip
     return rows
 

@@ -1,9 +1,11 @@
 """What goes wrong while a setting is trained: a lost process, a hang, too little memory; and going on after it."""
 
+import contextlib
 import dataclasses
 import os
 import re
 import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -12,9 +14,10 @@ import torch
 from scoring import CHEAP, SHORT, always, job_of, once, rows_of, scored
 
 from evaluator import checkpoint, job, local, results, trainer
-from evaluator.bench import Bench
+from evaluator.bench import Bench, Work
+from evaluator.job import Job
 from evaluator.progress import Progress
-from evaluator.protocol import sweep
+from evaluator.protocol import Setting, sweep
 
 KILL = "os.kill(os.getpid(), signal.SIGKILL)"
 
@@ -121,6 +124,73 @@ def test_where_each_part_of_an_evaluation_was_made_stays_in_it(tmp_path: Path) -
     results.write_json(file, gone_on | elsewhere)
     nothing_left, _ = scored(asked)
     assert (nothing_left["device"], nothing_left["earlier"]) == (elsewhere["device"], [elsewhere])
+
+
+class Gated:
+    """A place where gates are asked: this machine's training, and what they have against the operator after it."""
+
+    def __init__(self, *, message: str | None = None, killed: bool = False) -> None:
+        self.message, self.killed, self.asked = message, killed, 0
+
+    environment = staticmethod(local.environment)
+
+    @contextlib.contextmanager
+    def work(self, job: Job, todo: Sequence[Setting], progress: Progress) -> Iterator[Work]:
+        def gates() -> str | None:
+            self.asked += 1
+            if self.killed:
+                raise KeyboardInterrupt
+            return self.message
+
+        with local.work(job, todo, progress) as work:
+            yield Work(work.run, gates)
+
+
+@pytest.fixture
+def after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
+    """On a CPU too, but with no gates beside the training."""
+    monkeypatch.setattr(Job, "gated", True)
+    monkeypatch.setattr(Bench, "watch", lambda *_: None)
+    return job_of(tmp_path)
+
+
+def test_what_was_found_unsound_after_its_training_is_no_score_when_asked_again(after: Job) -> None:
+    evaluation, _ = scored(after, Gated(message="memory: another output"))
+    assert (evaluation["status"], evaluation["error"]) == ("audit-failed", "after training: memory: another output")
+    before = (after.out / "evaluation.json").read_bytes()
+    for settings in (after.settings, after.settings[:1]):
+        again, told = scored(dataclasses.replace(after, settings=settings), Gated())
+        assert (again["status"], again["error"]) == (evaluation["status"], evaluation["error"])
+        assert "only another folder begins anew" in told[-1]["message"]
+    assert (after.out / "evaluation.json").read_bytes() == before
+
+
+def test_one_killed_before_the_gates_after_its_training_is_asked_when_gone_on_with(after: Job) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        scored(after, Gated(killed=True))
+    rows = (after.out / "runs.csv").read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        scored(dataclasses.replace(after, settings=after.settings[:1]), Gated(killed=True))
+    sound, twice = Gated(), Gated()
+    evaluation, _ = scored(after, sound)
+    again, _ = scored(after, twice)
+    assert (evaluation["status"], again["status"], sound.asked, twice.asked) == ("scored", "scored", 1, 0)
+    assert (after.out / "runs.csv").read_bytes() == rows
+
+
+def test_what_another_process_on_the_folder_found_unsound_stays_so(after: Job) -> None:
+    class Beside(Gated):
+        @contextlib.contextmanager
+        def work(self, job: Job, todo: Sequence[Setting], progress: Progress) -> Iterator[Work]:
+            other = dataclasses.replace(after, settings=after.settings[1:])
+            scored(other, Gated(message="rows: they mix"))
+            with super().work(job, todo, progress) as work:
+                yield work
+
+    first = dataclasses.replace(after, settings=after.settings[:1])
+    evaluation, _ = scored(first, Beside())
+    assert (evaluation["status"], evaluation["error"]) == ("audit-failed", "after training: rows: they mix")
+    assert results.read_json(after.out / "evaluation.json") == evaluation
 
 
 @pytest.mark.parametrize(
