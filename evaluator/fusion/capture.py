@@ -1,6 +1,7 @@
 """From an operator to a compiled function with the same outputs and gradients."""
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch.utils.checkpoint import CheckpointPolicy
 
 from evaluator.fusion.compiled import Compiled
 from evaluator.fusion.library import Library
-from evaluator.fusion.pointwise import CONSTANTS
+from evaluator.fusion.pointwise import CONSTANTS, identity
 from evaluator.fusion.repeating import is_kernel_work
 from evaluator.fusion.views import is_view
 from evaluator.model import Operator
@@ -59,15 +60,34 @@ def fused(function: Callable[..., Tensor], library: Library) -> Callable[..., Te
         return _boxed(Compiled(gm, library))
 
     def partition(joint: GraphModule, inputs: Any, **kwargs: Any) -> Any:
-        for node in joint.graph.nodes:
-            if _costly(node):
-                node.meta["recompute"] = CheckpointPolicy.MUST_SAVE
-        with config.patch(RECOMPUTE):
-            return min_cut_rematerialization_partition(joint, inputs, compiler="inductor", **kwargs)
+        kept = {node.name for node in joint.graph.nodes if _costly(node)}
+        while True:
+            parts = _parted(copy.deepcopy(joint), kept, inputs, kwargs)
+            found = _written_and_computed_again(*(Compiled(copy.deepcopy(part), library) for part in parts)) - kept
+            if not found:
+                return parts
+            kept |= found
 
     return aot_function(
         function, fw_compiler=compiler, bw_compiler=compiler, partition_fn=partition, decompositions=_decompositions()
     )
+
+
+def _parted(joint: GraphModule, kept: Iterable[str], inputs: Any, options: Any) -> Any:
+    """The forward and the backward graph of both together, with as few bytes in between as `kept` and RECOMPUTE allow."""
+    for node in joint.graph.nodes:
+        if node.name in kept:
+            node.meta["recompute"] = CheckpointPolicy.MUST_SAVE
+    with config.patch(RECOMPUTE):
+        return min_cut_rematerialization_partition(joint, inputs, compiler="inductor", **options)
+
+
+def _written_and_computed_again(forward: Compiled, backward: Compiled) -> set[str]:
+    """What the forward kernels write for one another, and backward kernels would make anew: a state, chunk after chunk.
+
+    Kept, it costs no more bytes than it does already.
+    """
+    return {x.name for x in forward.stored if x.target is not identity} & {x.name for x in backward.plan.tiles}
 
 
 def _decompositions() -> dict[Any, Any]:
