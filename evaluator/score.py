@@ -17,7 +17,7 @@ from evaluator.results import ResultsError, Row
 PLACE = ("device", "versions", "sandbox")  # what a place says of itself
 KEPT = {"started": str, "earlier": list, "tasks": dict} | dict.fromkeys(PLACE, dict)
 """What is taken over from an evaluation that is gone on with, where it is there."""
-UNSOUND = ("check-failed", "audit-failed")  # for good: no other call may make a score of such rows
+UNSOUND = "audit-failed"  # for good: no other call may make a score of such rows; gates that fail first leave none
 
 
 class Place(Interface):
@@ -60,7 +60,7 @@ def score(job: Job, report: Report, place: Place) -> dict[str, Any]:
 
 
 def _unsound(found: Mapping[str, Any]) -> Failure | None:
-    return (found["status"], str(found.get("error"))) if found.get("status") in UNSOUND else None
+    return (UNSOUND, str(found.get("error"))) if found.get("status") == UNSOUND else None
 
 
 def _judged(found: Mapping[str, Any], rows: Sequence[Row]) -> bool:
@@ -76,7 +76,7 @@ def _and_gates(work: Work, train: bool) -> Failure | None:
     """
     failure = work.run() if train else None
     if not failure and (message := work.gates()):
-        return "audit-failed", f"after training: {message}"
+        return UNSOUND, f"after training: {message}"
     return failure
 
 
