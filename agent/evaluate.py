@@ -176,6 +176,16 @@ def read_evaluation(folder: Path, ended: Ended | None = None) -> Evaluation:
         ) from error
 
 
+def ended_evaluation(folder: Path) -> Evaluation:
+    """The same, of one whose scores may be recorded."""
+    found = read_evaluation(folder)
+    if found.status not in ("scored", "partial"):
+        raise EvaluationFailed(f"its evaluation is {found.status}: {one_line(found.error or '')}")
+    if found.finished is None:
+        raise EvaluationFailed("its evaluation has not ended: `python -m evaluator score` on the folder asks what is left")
+    return found
+
+
 def _hand_over(line: str, on_event: Callable[[Event], None]) -> None:
     """Progress only informs, so a line that is none is not worth a failure."""
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from . import history, policy, variants
 from .errors import BadInput, EnvironmentFault, Rejected
-from .evaluate import EvaluationFailed, read_evaluation
+from .evaluate import EvaluationFailed, ended_evaluation
 from .exchange import LLMError
 from .history import Entry, Pass, Past
 from .interrupted import put_back_orphans, resumable
@@ -86,14 +86,9 @@ def score_from(job: Job, name: str, folder: Path) -> Entry:
 
 def _results_in(folder: Path) -> Evaluation:
     try:
-        evaluation = read_evaluation(folder)
+        return ended_evaluation(folder)
     except EvaluationFailed as error:
         raise BadInput(f"--from {folder}: {error}") from error
-    if evaluation.status not in ("scored", "partial"):
-        raise BadInput(
-            f"--from {folder}: its evaluation is {evaluation.status}: {one_line(evaluation.error or '')}"
-        )
-    return evaluation
 
 
 def _finish_interrupted(job: Job) -> Iterator[Entry]:

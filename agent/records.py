@@ -101,6 +101,7 @@ class Evaluation(Record):
     earlier: tuple[PlaceOf, ...] = ()  # where a part of it may have been made that was gone on with elsewhere
     tasks: dict[str, TaskResult]
     scores: dict[str, Score]
+    finished: str | None  # None: killed, under way, or gates after training are still to be asked
 
     @property
     def settings(self) -> dict[tuple[str, str], float | None]:

@@ -11,7 +11,7 @@ from typing import Any
 from noise import scores_by_seed
 
 from evaluator.protocol import COLUMNS, Protocol, from_json
-from evaluator.results import ResultsError, read_json, read_rows, summary
+from evaluator.results import ResultsError, owed, read_json, read_rows, summary
 
 PUBLISHED = Path(__file__).with_name("published.csv")
 REFERENCES = {"softmax_attention": "reference row, unbounded state", "gla": "reference row"}
@@ -38,8 +38,8 @@ class Measured:
     protocol: Protocol
     seeds: tuple[int, ...]
     device: str
-    status: str
-    finished: str  # empty while it is under way, or where it was killed
+    status: str  # as the evaluation has it; "not ended" while it is under way, was killed, or owes the gates after training
+    finished: str  # empty where it has not ended
     tasks: Mapping[str, Any]  # task -> what results.summary says of it
     minutes: float
 
@@ -53,6 +53,7 @@ class Measured:
 
     @property
     def usable(self) -> bool:
+        """Whether its rows are sound: trained, audited, and no gate left to ask."""
         return self.status in ("scored", "partial", "train-failed")
 
     def scores(self, kind: str) -> dict[str, float | None]:
@@ -79,13 +80,14 @@ def load(folder: Path) -> Measured:
         found = read_json(folder / "evaluation.json")
         protocol, seeds = from_json(found["protocol"]), tuple(found["seeds"])
         rows = read_rows(folder)
+        finished = found["finished"] if not owed(found, rows) else None
+        return Measured(
+            found["variant"]["name"], found["variant"]["digest"], folder, found["fingerprint"], protocol, seeds,
+            found["device"]["name"], found["status"] if finished else "not ended", finished or "", summary(rows, protocol, seeds)["tasks"],
+            sum(r.seconds for r in rows) / 60,
+        )  # fmt: skip
     except (ResultsError, KeyError, TypeError) as error:
-        raise TableError(f"{folder} holds no evaluation that can be read: {error}") from None
-    return Measured(
-        found["variant"]["name"], found["variant"]["digest"], folder, found["fingerprint"], protocol, seeds,
-        found["device"]["name"], found["status"], found["finished"] or "", summary(rows, protocol, seeds)["tasks"],
-        sum(r.seconds for r in rows) / 60,
-    )  # fmt: skip
+        raise TableError(f"{folder} holds no evaluation that can be read: {type(error).__name__} {error}") from None
 
 
 def of_history(root: Path, protocol: str) -> list[Measured]:
@@ -108,8 +110,8 @@ def one_fingerprint(found: Sequence[Measured]) -> None:
 
 
 def chosen(found: Iterable[Measured]) -> dict[str, Measured]:
-    """Variant -> its evaluation with most settings done, the latest of those."""
-    ordered = sorted(found, key=lambda m: (m.done, m.finished))
+    """Variant -> its evaluation with most settings done, the latest of those; one that is no score only where there is no other."""
+    ordered = sorted(found, key=lambda m: (m.usable, m.done, m.finished))
     return {m.name: m for m in ordered}
 
 

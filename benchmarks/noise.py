@@ -11,6 +11,7 @@ import argparse
 import csv
 import json
 import statistics
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ def scores_by_seed(task: dict[str, Any]) -> list[float]:
 def rows_of(folder: Path) -> list[dict[str, Any]]:
     """A row for each task whose settings are all done."""
     found = json.loads((folder / "evaluation.json").read_text())
+    if found["finished"] is None or found["status"] not in ("scored", "partial"):
+        sys.exit(f"noise: {folder} holds no score: {found['status']}{'' if found['finished'] else ', and it has not ended'}")
     rows = []
     for name, task in found["tasks"].items():
         if task["accuracy"] is None:
@@ -35,7 +38,7 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
         rows.append({
             "protocol": found["protocol"]["name"], "version": found["protocol"]["version"], "column": COLUMNS[name],
             "sigma": f"{statistics.stdev(scores):.5f}", "mean": f"{statistics.fmean(scores):.5f}", "seeds": len(scores),
-            "variant": found["variant"]["name"], "device": found["device"]["name"], "date": (found["finished"] or found["started"])[:10],
+            "variant": found["variant"]["name"], "device": found["device"]["name"], "date": found["finished"][:10],
         })  # fmt: skip
     return rows
 

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import torch
 
-from evaluator import check
+from evaluator import check, checkpoint
 from evaluator.audit import AuditError
 from evaluator.job import Job, process_for
 from evaluator.operator import OperatorError, OperatorProcess
@@ -31,10 +31,11 @@ Failure = tuple[str, str]
 
 @dataclass(frozen=True)
 class Work:
-    """An evaluation about to be made: the training, with gates where the job has some, and what a gate has against it then."""
+    """An evaluation about to be made. Each part says how it failed, or None."""
 
-    run: Callable[[], Failure | None]
-    gates: Callable[[], str | None]
+    run: Callable[[], Failure | None]  # the training, with gates beside it where the job has some
+    again: Callable[[Setting], Failure | None]  # trains and audits a setting and keeps nothing: only the processes are as after it
+    gates: Callable[[], Failure | None]  # what they have against the processes that have trained
 
 
 class GateError(Exception):
@@ -57,34 +58,47 @@ class Bench:
         self._watched: Future[None] | None = None
         self._asked: tuple[OperatorProcess, ...] = ()  # by the gates beside the training
 
-    def gates(self, settings: Sequence[Setting], listener: Listener) -> str | None:
+    def gates(self, settings: Sequence[Setting], listener: Listener) -> Failure | None:
         """What a gate has against the operator at the shortest batch and length of these settings, or None.
 
         Asked of the processes that train and audit; the listener is told how long each gate took, the first of them with
-        the start of the processes.
+        the start of the processes. An operator that gave no answer to judge is `train-failed`, as in training.
         """
-        return self._against((self._trainer.process, self._judge.process), settings, listener)
+        try:
+            self._against((self._trainer.process, self._judge.process), settings, listener)
+        except FAILURES as error:
+            return failure(error)
+        return None
+
+    def again(self, setting: Setting, listener: Listener) -> Failure | None:
+        """Trains and audits a setting and keeps nothing of it; how it failed, or None."""
+        try:
+            self.train(setting, listener).result()
+        except FAILURES as error:
+            return failure(error)
+        finally:
+            if self._folder:
+                checkpoint.forget(self._folder, setting)
+        return None
 
     def watch(self, settings: Sequence[Setting], listener: Listener) -> None:
         """Has the same asked while training begins, of the process that audits and of one that ends with it."""
         self._asked = self._judge.process, process_for(self.job)
         self._watched = self._auditor.submit(self._watch, *self._asked, settings, listener)
 
-    def verdict(self) -> GateError | None:
+    def verdict(self) -> Exception | None:
         """What the gates that were asked while training began have against the operator; waits for them."""
         try:
             return self._watched.result() if self._watched else None
-        except GateError as error:
+        except FAILURES as error:
             return error
 
     def _watch(self, judge: OperatorProcess, witness: OperatorProcess, settings: Sequence[Setting], listener: Listener) -> None:
         with witness:
-            if message := self._against((judge, witness), settings, listener):
-                raise GateError(message)
+            self._against((judge, witness), settings, listener)
 
-    def _against(
-        self, processes: tuple[OperatorProcess, OperatorProcess], settings: Sequence[Setting], listener: Listener
-    ) -> str | None:
+    def _against(self, processes: tuple[OperatorProcess, OperatorProcess], settings: Sequence[Setting], listener: Listener) -> None:
+        """Raises GateError with what a gate has against the operator, OperatorError where it can't say."""
         job, protocol = self.job, self.job.protocol
         shape = (protocol.batch_size * len(sweep(protocol, job.seeds)), min(s.seq_len for s in settings))
         dtype = torch.float32 if job.device.type == "cpu" else torch.bfloat16
@@ -95,12 +109,16 @@ class Bench:
             try:
                 for process in processes:
                     process.timeout = GATE_SECONDS
-                asked = check.gates_on_device(*processes, plain, dtype=dtype, shapes=[shape], chunk_size=protocol.chunk_size)
+                asked, lost = check.gates_on_device(*processes, plain, dtype=dtype, shapes=[shape], chunk_size=protocol.chunk_size)
             finally:
                 for process, seconds in zip(processes, patience, strict=True):
                     process.timeout = seconds
         listener.note(f"gates on the device: {', '.join(f'{gate.name} {gate.seconds:.1f} s' for gate in asked)}")
-        return next((f"{gate.name}: {gate.message}" for gate in asked if not gate.passed), None)
+        for gate in asked:
+            if not gate.passed:
+                raise GateError(f"{gate.name}: {gate.message}")
+        if lost:
+            raise lost
 
     def train(self, setting: Setting, listener: Listener) -> Future[list[Row]]:
         """Trains a setting, and gives its audited rows as they come, while the next is trained; raises FAILURES."""

@@ -180,14 +180,26 @@ class _Asking:
 
 
 def _ask(gate: gates.Gate, operator: OperatorProcess, probe: Probe, name: str | None = None) -> Gate:
+    """What a gate says; an operator that fails under its questions is rejected as one that it is against."""
+    began = time.perf_counter()
+    try:
+        return _say(gate, operator, probe, name or gate.__name__)
+    except OperatorError as error:
+        return Gate(name or gate.__name__, False, error.message, round(time.perf_counter() - began, 3))
+
+
+def _say(gate: gates.Gate, operator: OperatorProcess, probe: Probe, name: str) -> Gate:
+    """The same, but raises OperatorError where the operator gave no answer to judge."""
     began, message = time.perf_counter(), ""
     try:
         probe.properties.update(gate(operator, probe) or {})
-    except (Rejected, OperatorError) as error:
+    except Rejected as error:
         message = str(error)
+    except OperatorError:
+        raise
     except Exception as error:  # what an operator's values do to our own arithmetic is no pass
         message = f"the gate could not be decided, {type(error).__name__}: {printable(str(error), 160)}"
-    return Gate(name or gate.__name__, not message, message, round(time.perf_counter() - began, 3))
+    return Gate(name, not message, message, round(time.perf_counter() - began, 3))
 
 
 def gates_on_device(
@@ -199,7 +211,7 @@ def gates_on_device(
     shapes: Sequence[tuple[int, int]],
     chunk_size: int = 32,
     seed: int | None = None,
-) -> tuple[Gate, ...]:
+) -> tuple[tuple[Gate, ...], OperatorError | None]:
     """Causal, rows and memory once more on the training device, at the trainer's exact (batch, length) and dtype.
 
     There the operator must also be the function that the check has seen: `plain` runs naive.py on a CPU, where it is
@@ -207,15 +219,21 @@ def gates_on_device(
 
     Meant for another process when training begins, and for the very one that trains after it: a counter or a clock that the
     first check missed has run by then. `fresh` is one more process with the same variant, which does not train.
+    Beside what the gates said stands the first failure that left one of them without an answer to judge: a process that
+    was killed, or had no memory left, says nothing of the variant.
     """
     rng = torch.Generator().manual_seed(secrets.randbits(62) if seed is None else seed)
     probe = Probe(rng, fresh, num_heads=operator.num_heads, head_dim=operator.head_dim, chunk_size=chunk_size, dtype=dtype)
     probe = probe if operator.device == "cpu" else probe.on_device(dtype)
-    asked = [_ask(gate, operator, probe) for gate in gates.ON_DEVICE]
-    for B, T in shapes:
-        gate = functools.partial(gates.exact, B=B, T=T, plain=plain)
-        asked.append(_ask(gate, operator, probe, f"exact {B}x{T}"))
-    return tuple(asked)
+    asked = {gate.__name__: gate for gate in gates.ON_DEVICE}
+    asked |= {f"exact {B}x{T}": functools.partial(gates.exact, B=B, T=T, plain=plain) for B, T in shapes}
+    said, lost = [], None
+    for name, gate in asked.items():
+        try:
+            said.append(_say(gate, operator, probe, name))
+        except OperatorError as error:
+            lost = lost or OperatorError(error.kind, f"{name}: {error.message}")
+    return tuple(said), lost
 
 
 # --- stored variants ----------------------------------------------------------------------------

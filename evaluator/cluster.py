@@ -104,13 +104,25 @@ class Cluster:
     @contextlib.contextmanager
     def work(self, job: Job, todo: Sequence[Setting], progress: Progress) -> Iterator[Work]:
         """Gates and training on the cluster, by the same workers."""
-        yield Work(lambda: self._run(todo, progress), lambda: self._gates(todo, progress))
+        yield Work(
+            run=lambda: self._run(todo, progress),
+            again=lambda setting: self._ask(self._stations[0].again.remote(setting), progress),
+            gates=lambda: self._gates(todo, progress),
+        )
 
-    def _gates(self, todo: Sequence[Setting], progress: Progress) -> str | None:
+    def _gates(self, todo: Sequence[Setting], progress: Progress) -> Failure | None:
         """Asked of one worker for all: their machines are alike."""
-        import ray
+        return self._ask(self._stations[0].gates.remote(todo), progress)
 
-        found: str | None = ray.get(self._stations[0].gates.remote(todo))
+    def _ask(self, task: Any, progress: Progress) -> Failure | None:
+        """How the one worker says that it failed; a worker that was lost gave no answer to judge."""
+        import ray
+        from ray.exceptions import RayActorError
+
+        try:
+            found: Failure | None = ray.get(task)
+        except RayActorError:
+            found = "train-failed", f"the Ray worker that was asked was lost {RETRIES + 1} times"
         self._tell(progress)
         return found
 
@@ -119,8 +131,8 @@ class Cluster:
         import ray
 
         job = self.job
-        if job.gated and (message := self._gates(todo, progress)):
-            return "check-failed", message
+        if job.gated and (found := self._gates(todo, progress)):
+            return found
         waiting = deque(sorted(todo, key=lambda s: cost(s, job.protocol), reverse=True))
         free = self._stations + [self._station(self._facts) for _ in range(self._room(len(todo)) - 1)]
         under_way: dict[Any, tuple[Any, Setting]] = {}
@@ -136,8 +148,8 @@ class Cluster:
             self._tell(progress)
             for task in ready:
                 station, setting = under_way.pop(task)
-                if found := self._keep(task, setting, progress):
-                    return found
+                if lost := self._keep(task, setting, progress):
+                    return lost
                 free.append(station)
             if not waiting:  # a worker that was lost with its machine may need the room
                 self._stations = [station for station, _ in under_way.values()] or free[-1:]

@@ -27,7 +27,11 @@ def work(job: Job, todo: Sequence[Setting], progress: Progress) -> Iterator[Work
     """Gates and training on this machine, by the same processes."""
     prepare(job, todo, progress)
     with Bench(job, job.out) as bench:
-        yield Work(lambda: _run(job, todo, progress, bench), lambda: bench.gates(todo, progress))
+        yield Work(
+            run=lambda: _run(job, todo, progress, bench),
+            again=lambda setting: bench.again(setting, progress),
+            gates=lambda: bench.gates(todo, progress),
+        )
 
 
 def _run(job: Job, todo: Sequence[Setting], progress: Progress, bench: Bench) -> Failure | None:

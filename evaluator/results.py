@@ -5,8 +5,10 @@ dropped, and whoever goes on from the folder trains the other settings alone. Li
 that several processes may work on one folder, each on its own settings.
 """
 
+import contextlib
 import csv
 import dataclasses
+import fcntl
 import hashlib
 import io
 import json
@@ -14,7 +16,7 @@ import math
 import os
 import statistics
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -174,6 +176,35 @@ def failed_settings(rows: Sequence[Row], protocol: Protocol, seeds: Sequence[int
     """Settings of which no run of some seed was ever finite."""
     tasks = summary(rows, protocol, seeds)["tasks"]
     return [f"{t} {n}" for t, task in tasks.items() for n, s in task["settings"].items() if s["accuracy"] is None]
+
+
+Names = Set[tuple[str, str]]
+"""Settings as (task, setting)."""
+
+
+def judged(evaluation: Mapping[str, Any]) -> Names:
+    """The settings of an evaluation after whose training the gates had nothing against the variant."""
+    known = evaluation.get("judged")
+    if known is None and evaluation.get("finished") and evaluation.get("status") in ("scored", "partial"):  # an older file
+        tasks = evaluation.get("tasks") or {}
+        known = {task: told.get("settings") for task, told in tasks.items() if isinstance(told, dict)}
+    return {(task, name) for task, names in (known or {}).items() if isinstance(names, (list, dict)) for name in names}
+
+
+def owed(evaluation: Mapping[str, Any], rows: Iterable[Row]) -> Names:
+    """The settings whose runs are there, but the gates after them were not asked: they are no scores yet."""
+    return {(r.task, r.setting) for r in rows} - judged(evaluation)
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Among the processes that work on one folder."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

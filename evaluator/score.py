@@ -10,12 +10,12 @@ from evaluator import results
 from evaluator.bench import Failure, Work
 from evaluator.job import Job
 from evaluator.progress import Progress, Report, cost
-from evaluator.protocol import Setting, sweep, to_json
+from evaluator.protocol import COLUMNS, Setting, sweep, to_json
 from evaluator.reading import source
-from evaluator.results import ResultsError, Row
+from evaluator.results import ResultsError
 
 PLACE = ("device", "versions", "sandbox")  # what a place says of itself
-KEPT = {"started": str, "earlier": list, "tasks": dict} | dict.fromkeys(PLACE, dict)
+KEPT = {"started": str, "earlier": list, "tasks": dict, "judged": dict} | dict.fromkeys(PLACE, dict)
 """What is taken over from an evaluation that is gone on with, where it is there."""
 UNSOUND = "audit-failed"  # for good: no other call may make a score of such rows; gates that fail first leave none
 
@@ -31,7 +31,10 @@ class Place(Interface):
 def score(job: Job, report: Report, place: Place) -> dict[str, Any]:
     """Trains and audits what is not done yet, and returns the evaluation as it stands in evaluation.json.
 
-    What was found unsound stays so: it is returned as it was found. Raises ResultsError where the folder holds another evaluation, OSError where it can't be written.
+    What was found unsound stays so: it is returned as it was found. Rows of a GPU count when the gates have been asked
+    there after their training; of one that was killed before, they are asked when it is gone on with on a GPU, after
+    a setting was trained once more. Raises ResultsError where the folder holds another evaluation, OSError where it
+    can't be written.
     """
     header, before = _header(job), results.read_rows(job.out)
     found = _found(job, header)
@@ -40,44 +43,50 @@ def score(job: Job, report: Report, place: Place) -> dict[str, Any]:
     then = header | {fact: found[fact] for fact in (*PLACE, "earlier") if fact in found}
     if unsound := _unsound(found):
         report({"event": "note", "message": f"{job.out} holds what was found unsound: only another folder begins anew"})
-        return _content(job, then, unsound)
+        return _content(job, then, unsound, results.judged(found))
     per_seed = len(sweep(job.protocol, (0,)))
     left = [s for s in job.settings if not results.done(before, s, job.seeds, per_seed)]
     todo = sorted(left, key=lambda s: cost(s, job.protocol))  # what is cheap tells something soon
     if len(todo) < len(job.settings):
         report({"event": "note", "message": f"going on: {len(job.settings) - len(todo)} settings are done already"})
-    judged = not job.gated or _judged(found, before)
-    if not todo and judged and all(fact in found for fact in PLACE):  # this machine has no part in it
-        return _write(job, then, None)
+    unjudged = results.owed(found, before)
+    owed = [s for s in job.settings if s not in todo and (s.task, s.name) in unjudged]
+    of_a_gpu = not job.gated and "cuda" in _kinds(found)
+    if not todo and (not owed or of_a_gpu) and all(fact in found for fact in PLACE):  # this machine has no part in it
+        return _told(_write(job, then, None), report)
     header |= place.environment(job)
     header["earlier"] = _elsewhere(found, header) if before else []
     header["started"] = _write(job, header, None, ended=False)["started"]
-    if not todo and judged:
-        return _write(job, header, None)
-    asked = todo or job.settings
-    with place.work(job, asked, Progress(job.protocol, asked, report)) as work:
-        return _write(job, header, _and_gates(work, bool(todo)) if job.gated else work.run())
+    failure, rows, asked = None, before, todo or owed
+    if todo or (owed and job.gated):
+        with place.work(job, asked, Progress(job.protocol, asked, report)) as work:
+            failure = work.run() if todo else work.again(min(owed, key=lambda s: cost(s, job.protocol)))
+            rows = results.read_rows(job.out)
+            if job.gated and not failure:
+                failure = _after(work.gates())
+    sound = {(r.task, r.setting) for r in rows} if not failure else set()
+    if of_a_gpu or (todo and len(rows) == len(before)):  # those before were not this device's, or nothing was trained
+        sound -= unjudged
+    return _told(_write(job, header, failure, sound), report)
+
+
+def _told(evaluation: dict[str, Any], report: Report) -> dict[str, Any]:
+    if owed := evaluation["owed"]:
+        say = f"{', '.join(owed)}: the gates after training are still to be asked; scoring the folder again on a GPU does it"
+        report({"event": "note", "message": say})
+    return evaluation
 
 
 def _unsound(found: Mapping[str, Any]) -> Failure | None:
     return (UNSOUND, str(found.get("error"))) if found.get("status") == UNSOUND else None
 
 
-def _judged(found: Mapping[str, Any], rows: Sequence[Row]) -> bool:
-    """Whether the evaluation came to its end, and to the gates after it, with all of these rows."""
-    settings = {task: told.get("settings") for task, told in found.get("tasks", {}).items() if isinstance(told, dict)}
-    return found.get("finished") is not None and all(r.setting in (settings.get(r.task) or ()) for r in rows)
-
-
-def _and_gates(work: Work, train: bool) -> Failure | None:
-    """The training, which no gate had anything against when it began, and whether one has now.
-
-    Without: one that was killed after its last row, before the gates were asked again.
-    """
-    failure = work.run() if train else None
-    if not failure and (message := work.gates()):
-        return UNSOUND, f"after training: {message}"
-    return failure
+def _after(found: Failure | None) -> Failure | None:
+    """What a gate has against a variant that has been trained is no rejection any more, as its rows are there."""
+    if not found:
+        return None
+    status, message = found
+    return UNSOUND if status == "check-failed" else status, f"after training: {message}"
 
 
 def _header(job: Job) -> dict[str, Any]:
@@ -104,34 +113,52 @@ def _found(job: Job, header: Mapping[str, Any]) -> dict[str, Any]:
 
 def _elsewhere(found: Mapping[str, Any], now: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Where rows that are there may have been made, as far as it was not here: one item a place, the oldest first."""
-    places = [{fact: place.get(fact) for fact in PLACE} for place in (*found.get("earlier", []), found) if isinstance(place, dict)]
+    places = [{fact: place.get(fact) for fact in PLACE} for place in _places(found)]
     here = {fact: now[fact] for fact in PLACE}
     return [place for number, place in enumerate(places) if place != here and place not in places[:number]]
 
 
-def _write(job: Job, header: Mapping[str, Any], failure: Failure | None, ended: bool = True) -> dict[str, Any]:
-    """Puts the evaluation on disk; what another process on this folder found unsound meanwhile, stays so.
+def _places(found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [place for place in (*found.get("earlier", []), found) if isinstance(place, dict)]
 
-    One that has not `ended` has no time at which it finished.
-    """
+
+def _kinds(found: Mapping[str, Any]) -> set[Any]:
+    """The kinds of device that an evaluation was made on so far."""
+    return {place["device"].get("kind") for place in _places(found) if isinstance(place.get("device"), dict)}
+
+
+def _write(
+    job: Job, header: Mapping[str, Any], failure: Failure | None, sound: results.Names = frozenset(), ended: bool = True
+) -> dict[str, Any]:
+    """Puts the evaluation on disk; what another process on this folder found unsound, or judged, meanwhile, stays so."""
     path = job.out / "evaluation.json"
-    content = _content(job, header, failure or (_unsound(results.read_json(path)) if path.exists() else None))
-    content |= {} if ended else {"finished": None}
-    results.write_json(path, content)
+    with results.alone(job.out):
+        beside = results.read_json(path) if path.exists() else {}
+        content = _content(job, header, _unsound(beside) or failure, results.judged(beside) | sound, ended)
+        results.write_json(path, content)
     return content
 
 
-def _content(job: Job, header: Mapping[str, Any], failure: Failure | None) -> dict[str, Any]:
+def _content(
+    job: Job, header: Mapping[str, Any], failure: Failure | None, judged: results.Names, ended: bool = True
+) -> dict[str, Any]:
+    """One that has not ended, or of which gates are still to be asked, is `partial` and has no time at which it finished."""
     rows = results.read_rows(job.out)
     found = results.summary(rows, job.protocol, job.seeds)
-    complete = all(t["settings_done"] == t["settings_total"] for t in found["tasks"].values())
-    status, error = failure or (("scored" if complete else "partial"), None)
+    owed = {(r.task, r.setting) for r in rows} - judged
+    if owed:  # no score of a task before its rows are known to be sound
+        found |= {"scores": found["scores"] | {COLUMNS[task]: None for task, _ in owed}, "mad_score": None}
+    whole = all(t["settings_done"] == t["settings_total"] for t in found["tasks"].values()) and not owed and ended
+    status, error = failure or (("scored" if whole else "partial"), None)
     diverged = results.failed_settings(rows, job.protocol, job.seeds)
     if diverged and not failure:
         status, error = "train-failed", f"no run of the sweep stayed finite in {', '.join(diverged)}"
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    tasks = [s.task for s in job.protocol.settings]
     return {
         "status": status, "error": error, **header, **found,
+        "judged": {task: sorted(name for t, name in judged if t == task) for task in dict.fromkeys(tasks)},
+        "owed": [f"{task} {name}" for task, name in sorted(owed)],
         "seconds": {"total": round(sum(r.seconds for r in rows), 1)},
-        "started": header.get("started", now), "finished": now,
+        "started": header.get("started", now), "finished": now if ended and (failure or not owed) else None,
     }

@@ -53,9 +53,13 @@ class Station:
         walls = sandbox.choose("off" if self.job.walls.level == "plain" else "auto")
         return Facts(local.source_digest(), ", ".join(walls.standing), local.environment(self.job))
 
-    def gates(self, todo: Sequence[Setting]) -> str | None:
+    def gates(self, todo: Sequence[Setting]) -> Failure | None:
         """What a gate has against the operator on this machine, or None."""
         return self._opened().gates(todo, self)
+
+    def again(self, setting: Setting) -> Failure | None:
+        """Trains and audits a setting and keeps nothing of it."""
+        return self._opened().again(setting, self)
 
     def score(self, setting: Setting) -> tuple[list[Row], Failure | None]:
         """The audited rows of a setting, or how it failed."""

@@ -41,6 +41,7 @@ def evaluation(
     (folder / "evaluation.json").write_text(json.dumps({
         "variant": {"name": name, "digest": digest or name, "form": "naive"}, "protocol": to_json(protocol), "seeds": list(seeds),
         "fingerprint": fingerprint, "device": {"name": "a GPU"}, "status": status, "finished": finished,
+        "judged": {task: [s.name for s in protocol.settings if s.task == task] for task in BASELINES},
     }))  # fmt: skip
     (folder / "attempt.json").write_text("{}")
     return folder

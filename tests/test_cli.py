@@ -328,6 +328,12 @@ def test_score_takes_results_that_were_made_elsewhere(root: Path, tmp_path: Path
     assert "fingerprint" in agent(root, "score", "delta_net", "--from", str(out)).stderr
     done = agent(root, "score", "delta_net", "--protocol", "fast", "--from", str(out), "--json")
     assert (done.exit_code, document(done)["protocol"]) == (0, "fast")  # type: ignore[index]
+    file = out / "evaluation.json"
+    whole = file.read_text()
+    file.write_text(json.dumps(json.loads(whole) | {"status": "partial", "finished": None}))
+    done = agent(root, "score", "delta_net", "--protocol", "fast", "--from", str(out))
+    assert (done.exit_code, "its evaluation has not ended" in done.stderr) == (2, True)
+    file.write_text(whole)
     (variant / "naive.py").write_text(BASELINE + "# changed\n")
     done = agent(root, "score", "delta_net", "--protocol", "fast", "--from", str(out))
     assert done.exit_code == 2

@@ -164,7 +164,8 @@ def test_on_the_training_device_the_exact_batch_is_asked(walls):
     leak = (ATTACKS / "op" / "large_batches.py").read_text().replace("q.shape[0] >= 96", "q.shape[0] == 48")
     with ExitStack() as stack:
         processes = [stack.enter_context(OperatorProcess({"naive": leak}, walls=walls, timeout=60)) for _ in range(3)]
-        found = gates_on_device(*processes, dtype=torch.float32, shapes=[(48, 9)])
+        found, lost = gates_on_device(*processes, dtype=torch.float32, shapes=[(48, 9)])
+    assert lost is None
     assert [g.name for g in found if not g.passed] == ["exact 48x9"]
 
 
@@ -173,8 +174,10 @@ def test_a_batch_that_does_not_fit_in_memory_is_halved_on_the_device_as_in_train
     large = f"{HEAD}def delta_rule(q, k, v, beta, *, chunk_size):\n    if q.shape[0] > {fits}:\n        raise MemoryError\n    return v + 0 * q\n"
     with ExitStack() as stack:
         processes = [stack.enter_context(OperatorProcess({"naive": large}, walls=walls, timeout=60)) for _ in range(3)]
-        found = gates_on_device(*processes, dtype=torch.float32, shapes=[(150, 9)])
-    assert [g.passed for g in found if g.name == "exact 150x9"] == [passed]
+        found, lost = gates_on_device(*processes, dtype=torch.float32, shapes=[(150, 9)])
+    assert lost is not None
+    assert lost.kind == "memory"
+    assert [g.passed for g in found if g.name == "exact 150x9"] == [True] * passed
 
 
 def test_the_command_prints_one_document_and_its_verdict_is_the_exit_status():

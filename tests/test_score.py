@@ -14,7 +14,7 @@ import torch
 from scoring import CHEAP, SHORT, always, job_of, once, rows_of, scored
 
 from evaluator import checkpoint, job, local, results, trainer
-from evaluator.bench import Bench, Work
+from evaluator.bench import Bench, Failure, Work
 from evaluator.job import Job
 from evaluator.progress import Progress
 from evaluator.protocol import Setting, sweep
@@ -129,21 +129,25 @@ def test_where_each_part_of_an_evaluation_was_made_stays_in_it(tmp_path: Path) -
 class Gated:
     """A place where gates are asked: this machine's training, and what they have against the operator after it."""
 
-    def __init__(self, *, message: str | None = None, killed: bool = False) -> None:
-        self.message, self.killed, self.asked = message, killed, 0
+    def __init__(self, found: Failure | None = None, *, killed: bool = False) -> None:
+        self.found, self.killed, self.asked, self.again = found, killed, 0, list[Setting]()
 
     environment = staticmethod(local.environment)
 
     @contextlib.contextmanager
     def work(self, job: Job, todo: Sequence[Setting], progress: Progress) -> Iterator[Work]:
-        def gates() -> str | None:
+        def gates() -> Failure | None:
             self.asked += 1
             if self.killed:
                 raise KeyboardInterrupt
-            return self.message
+            return self.found
+
+        def again(setting: Setting) -> Failure | None:
+            self.again.append(setting)
+            return work.again(setting)
 
         with local.work(job, todo, progress) as work:
-            yield Work(work.run, gates)
+            yield Work(work.run, again, gates)
 
 
 @pytest.fixture
@@ -154,8 +158,14 @@ def after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
     return job_of(tmp_path)
 
 
+def killed_before_its_gates(asked: Job) -> dict[str, object]:
+    with pytest.raises(KeyboardInterrupt):
+        scored(asked, Gated(killed=True))
+    return results.read_json(asked.out / "evaluation.json")
+
+
 def test_what_was_found_unsound_after_its_training_is_no_score_when_asked_again(after: Job) -> None:
-    evaluation, _ = scored(after, Gated(message="memory: another output"))
+    evaluation, _ = scored(after, Gated(("check-failed", "memory: another output")))
     assert (evaluation["status"], evaluation["error"]) == ("audit-failed", "after training: memory: another output")
     before = (after.out / "evaluation.json").read_bytes()
     for settings in (after.settings, after.settings[:1]):
@@ -166,31 +176,76 @@ def test_what_was_found_unsound_after_its_training_is_no_score_when_asked_again(
 
 
 def test_one_killed_before_the_gates_after_its_training_is_asked_when_gone_on_with(after: Job) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        scored(after, Gated(killed=True))
+    left = killed_before_its_gates(after)
+    assert (left["status"], left["finished"], left["mad_score"]) == ("partial", None, None)
     rows = (after.out / "runs.csv").read_bytes()
-    with pytest.raises(KeyboardInterrupt):
-        scored(dataclasses.replace(after, settings=after.settings[:1]), Gated(killed=True))
+    killed_before_its_gates(dataclasses.replace(after, settings=after.settings[:1]))
     sound, twice = Gated(), Gated()
     evaluation, _ = scored(after, sound)
     again, _ = scored(after, twice)
     assert (evaluation["status"], again["status"], sound.asked, twice.asked) == ("scored", "scored", 1, 0)
+    assert sound.again == [after.settings[1]]  # the cheaper; they are asked of processes that have trained
     assert (after.out / "runs.csv").read_bytes() == rows
+    assert sorted(path.name for path in after.out.iterdir()) == ["evaluation.json", "runs.csv"]
 
 
-def test_what_another_process_on_the_folder_found_unsound_stays_so(after: Job) -> None:
-    class Beside(Gated):
-        @contextlib.contextmanager
-        def work(self, job: Job, todo: Sequence[Setting], progress: Progress) -> Iterator[Work]:
-            other = dataclasses.replace(after, settings=after.settings[1:])
-            scored(other, Gated(message="rows: they mix"))
-            with super().work(job, todo, progress) as work:
-                yield work
+def test_gates_without_an_answer_to_judge_reject_nothing_and_are_asked_again(after: Job) -> None:
+    evaluation, _ = scored(after, Gated(("train-failed", "causal: CUDA out of memory")))
+    assert (evaluation["status"], evaluation["error"]) == ("train-failed", "after training: causal: CUDA out of memory")
+    assert len(evaluation["owed"]) == len(after.settings)
+    evaluation, _ = scored(after, later := Gated())
+    assert (evaluation["status"], evaluation["owed"], later.asked, len(later.again)) == ("scored", [], 1, 1)
 
+
+def test_what_was_trained_on_a_gpu_owes_its_gates_there(after: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     first = dataclasses.replace(after, settings=after.settings[:1])
-    evaluation, _ = scored(first, Beside())
+    on_a_gpu = killed_before_its_gates(first) | {"device": {"kind": "cuda", "name": "a GPU"}}
+    results.write_json(after.out / "evaluation.json", on_a_gpu)
+    monkeypatch.setattr(Job, "gated", False)
+    owed = [f"{s.task} {s.name}" for s in first.settings]
+    for asked in (first, after, after):
+        evaluation, told = scored(asked)
+        assert (evaluation["status"], evaluation["finished"], evaluation["owed"]) == ("partial", None, owed)
+        assert told[-1]["message"].startswith(f"{owed[0]}: the gates after training are still to be asked")
+    monkeypatch.setattr(Job, "gated", True)
+    evaluation, _ = scored(after, later := Gated())
+    assert (evaluation["status"], evaluation["owed"], later.asked, later.again) == ("scored", [], 1, list(first.settings))
+
+
+def test_time_that_is_up_before_anything_is_trained_judges_nothing(after: Job) -> None:
+    killed_before_its_gates(dataclasses.replace(after, settings=after.settings[:1]))
+    evaluation, _ = scored(dataclasses.replace(after, seconds=0.0), Gated())
+    assert (evaluation["status"], len(evaluation["owed"])) == ("partial", 1)
+
+
+class Beside(Gated):
+    """Where another process trains the last setting of the same folder meanwhile, and the gates find something."""
+
+    def __init__(self, job: Job, theirs: Gated, ours: Failure | None = None) -> None:
+        super().__init__(ours)
+        self.other, self.theirs = dataclasses.replace(job, settings=job.settings[1:]), theirs
+
+    @contextlib.contextmanager
+    def work(self, job: Job, todo: Sequence[Setting], progress: Progress) -> Iterator[Work]:
+        with contextlib.suppress(KeyboardInterrupt):
+            scored(self.other, self.theirs)
+        with super().work(job, todo, progress) as work:
+            yield work
+
+
+@pytest.mark.parametrize("ours", [None, ("train-failed", "it hung")])
+def test_what_another_process_on_the_folder_found_unsound_stays_so(after: Job, ours: Failure | None) -> None:
+    first = dataclasses.replace(after, settings=after.settings[:1])
+    evaluation, _ = scored(first, Beside(after, Gated(("check-failed", "rows: they mix")), ours))
     assert (evaluation["status"], evaluation["error"]) == ("audit-failed", "after training: rows: they mix")
     assert results.read_json(after.out / "evaluation.json") == evaluation
+
+
+def test_what_one_process_judged_stays_so_beside_another(after: Job) -> None:
+    first = dataclasses.replace(after, settings=after.settings[:1])
+    evaluation, _ = scored(first, Beside(after, Gated(), ("train-failed", "it hung")))
+    last = after.settings[1]
+    assert evaluation["judged"] == {last.task: [last.name]} | {task: [] for task in evaluation["judged"] if task != last.task}
 
 
 @pytest.mark.parametrize(
@@ -237,7 +292,7 @@ def delta_rule(q, k, v, beta, *, chunk_size):
     with Bench(job) as bench:
         assert bench.gates(job.settings, progress) is None
         bench.train(job.settings[0], progress).exception()
-        assert "not causal" in bench.gates(job.settings, progress)
+        assert "not causal" in bench.gates(job.settings, progress)[1]
     assert all("causal" in event["message"] and "memory" in event["message"] for event in (told[0], told[-1]))
 
 

@@ -85,7 +85,7 @@ def _parted(joint: GraphModule, kept: Iterable[str], inputs: Any, options: Any) 
 def _written_and_computed_again(forward: Compiled, backward: Compiled) -> set[str]:
     """What the forward kernels write for one another, and backward kernels would make anew: a state, chunk after chunk.
 
-    Kept, it costs no more bytes than it does already.
+    Kept, it is written no more often than it is already, and lives until the backward pass instead of being freed before.
     """
     return {x.name for x in forward.stored if x.target is not identity} & {x.name for x in backward.plan.tiles}
 
