@@ -14,6 +14,8 @@ from evaluator.protocol import COLUMNS, Protocol, from_json
 from evaluator.results import ResultsError, owed, read_json, read_rows, summary
 
 PUBLISHED = Path(__file__).with_name("published.csv")
+REFERENCE_ROWS = Path(__file__).parent / "results" / "references"
+"""Evaluations of what the gates reject by design, and no history therefore holds: never ranked."""
 REFERENCES = {"softmax_attention": "reference row, unbounded state", "gla": "reference row"}
 MISS = 0.03
 """Differences up to this need no explanation, whatever the noise."""
@@ -94,6 +96,12 @@ def of_history(root: Path, protocol: str) -> list[Measured]:
     """The finished entries of a history that were scored under a protocol; other protocols are passed over."""
     folders = sorted(p.parent for p in root.glob("*/attempt.json") if (p.parent / "evaluation.json").exists())
     return [m for m in map(load, folders) if m.protocol.name == protocol]
+
+
+def references(found: Sequence[Measured]) -> list[Measured]:
+    """The reference rows that are comparable with what was found."""
+    rows = map(load, sorted(p.parent for p in REFERENCE_ROWS.glob("*/evaluation.json")))
+    return [m for m in rows if m.fingerprint in {f.fingerprint for f in found}]
 
 
 def one_fingerprint(found: Sequence[Measured]) -> None:

@@ -3,8 +3,8 @@
     python -m evaluator score variants/delta_net --protocol smoke --seeds 5 --out /tmp/noise
     python benchmarks/noise.py /tmp/noise
 
-A column's sigma is the standard deviation over seeds of that task's score; rows of the same protocol and version
-are replaced column by column.
+A column's sigma is the standard deviation over seeds of that task's score, a setting's of its own score alone; rows of
+the same protocol and version are replaced, those of a column together.
 """
 
 import argparse
@@ -26,7 +26,7 @@ def scores_by_seed(task: dict[str, Any]) -> list[float]:
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
-    """A row for each task whose settings are all done."""
+    """A row for each task whose settings are all done, and one for each of them."""
     found = json.loads((folder / "evaluation.json").read_text())
     if found["finished"] is None or found["status"] not in ("scored", "partial"):
         sys.exit(f"noise: {folder} holds no score: {found['status']}{'' if found['finished'] else ', and it has not ended'}")
@@ -34,12 +34,14 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
     for name, task in found["tasks"].items():
         if task["accuracy"] is None:
             continue
-        scores = scores_by_seed(task)
-        rows.append({
-            "protocol": found["protocol"]["name"], "version": found["protocol"]["version"], "column": COLUMNS[name],
-            "sigma": f"{statistics.stdev(scores):.5f}", "mean": f"{statistics.fmean(scores):.5f}", "seeds": len(scores),
-            "variant": found["variant"]["name"], "device": found["device"]["name"], "date": found["finished"][:10],
-        })  # fmt: skip
+        of_settings = {setting: list(s["by_seed"].values()) for setting, s in task["settings"].items()}
+        for setting, scores in {"": scores_by_seed(task), **of_settings}.items():
+            rows.append({
+                "protocol": found["protocol"]["name"], "version": found["protocol"]["version"], "column": COLUMNS[name],
+                "setting": setting, "sigma": f"{statistics.stdev(scores):.5f}", "mean": f"{statistics.fmean(scores):.5f}",
+                "seeds": len(scores), "variant": found["variant"]["name"], "device": found["device"]["name"],
+                "date": found["finished"][:10],
+            })  # fmt: skip
     return rows
 
 
@@ -51,11 +53,11 @@ def main() -> None:
     with TABLE.open(newline="") as file:
         kept = [r for r in csv.DictReader(file) if (r["protocol"], r["version"], r["column"]) not in replaced]
     with TABLE.open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["protocol", "version", "column", "sigma", "mean", "seeds", "variant", "device", "date"], lineterminator="\n")
+        writer = csv.DictWriter(file, ["protocol", "version", "column", "setting", "sigma", "mean", "seeds", "variant", "device", "date"], lineterminator="\n")
         writer.writeheader()
         writer.writerows([*kept, *new])
     for row in new:
-        print(row["protocol"], row["column"], "sigma", row["sigma"], "over", row["seeds"], "seeds")
+        print(row["protocol"], row["column"], row["setting"] or "(the column)", "sigma", row["sigma"], "over", row["seeds"], "seeds")
 
 
 if __name__ == "__main__":

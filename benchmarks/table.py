@@ -3,13 +3,14 @@
     python benchmarks/table.py [--noise] [--csv table.csv] [--settings settings.csv] > table.md
     python benchmarks/table.py --from DIR [DIR...]       # folders of `python -m evaluator score --out DIR`
 
-Reads the entries of history/ (or the folders of --from) that were scored under --protocol, and published.csv. Of a
-variant with several evaluations the one with most settings done is shown, the latest of those. A task is compared
-where all its settings are done; elsewhere stands how many are. A mean of six stands where all six tasks are whole,
-and is a MAD score under `mad` alone; what each task's baseline setting scored alone stands in a table of its own.
-Minutes are those of training, set-up included. A cell is bold that misses the published one by more than 0.03 and by
-more than two sigma of the noise over seeds: evaluator/noise.csv, or with --noise the spread pooled over all variants
-found here that have several seeds. Exit status 2, with a sentence, where what was found can't stand in one table.
+Reads the entries of history/ (or the folders of --from) that were scored under --protocol, the reference rows of
+benchmarks/results/references/ where they are comparable, and published.csv. Of a variant with several evaluations
+the one with most settings done is shown, the latest of those. A task is compared where all its settings are done;
+elsewhere stands how many are. A mean of six stands where all six tasks are whole, and is a MAD score under `mad`
+alone; what each task's baseline setting scored alone stands in a table of its own. Minutes are those of training,
+set-up included. A cell is bold that misses the published one by more than 0.03 and by more than two sigma of the
+noise over seeds: evaluator/noise.csv, or with --noise the spread pooled over all variants found here that have
+several seeds. Exit status 2, with a sentence, where what was found can't stand in one table.
 """
 
 import argparse
@@ -33,6 +34,7 @@ from measured import (
     one_fingerprint,
     pooled,
     published,
+    references,
     sigma_of_mean,
 )
 
@@ -87,13 +89,16 @@ def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *lines])
 
 
+def labelled(variant: str) -> str:
+    return f"{variant} ({REFERENCES[variant]})" if variant in REFERENCES else variant
+
+
 def main_table(records: Sequence[dict[str, Any]]) -> str:
     """A line a variant: settings done, its six columns and their mean, minutes, entry."""
     lines = []
     for row in by_variant(records):
         mean = row[-1]  # counts the settings of all tasks
-        name = f"{mean['variant']} ({mean['note']})" if mean["note"] else mean["variant"]
-        lines.append([name, progress(mean), *map(cell, row), number(mean.get("minutes"), ".1f"), mean.get("entry", "-")])
+        lines.append([labelled(mean["variant"]), progress(mean), *map(cell, row), number(mean.get("minutes"), ".1f"), mean.get("entry", "-")])
     return markdown(["variant", "settings", *CELLS, "minutes", "entry"], lines)
 
 
@@ -113,13 +118,10 @@ def sweep_table(records: Sequence[dict[str, Any]]) -> str:
 
 
 def baseline_table(ours: Mapping[str, Measured]) -> str:
-    """The best of the sweep at each task's baseline setting, for all that have one; no score of a task stands here."""
-    lines = []
-    for name, m in ours.items():
-        scores = m.baselines()
-        if any(score is not None for score in scores.values()):
-            lines.append([name, *(number(scores[c]) for c in CELLS)])
-    return markdown(["variant", *CELLS], lines)
+    """The best of the sweep at each task's baseline setting, for all that have one, best first; no score of a task stands here."""
+    rows = [(labelled(name), m.baselines()) for name, m in ours.items()]
+    rows = sorted((r for r in rows if any(score is not None for score in r[1].values())), key=lambda r: -(r[1][MEAN] or 0))
+    return markdown(["variant", *CELLS], [[name, *(number(scores[c]) for c in CELLS)] for name, scores in rows])
 
 
 def correlation_table(sets: Mapping[str, Mapping[str, Scores]], ours: Mapping[str, Scores]) -> str:
@@ -209,6 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         found = [load(f) for f in args.folders] if args.folders else of_history(args.history, args.protocol)
         found = [m for m in found if args.fingerprint in (None, m.fingerprint)]
+        found += [] if args.folders else references(found)
         page, records = report(found, args.noise)
     except TableError as error:
         print(f"table: {error}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The measured noise over random seeds: the standard deviation of each column, by protocol.
+"""The measured noise over random seeds: the standard deviation of each column, and of each setting, by protocol.
 
 `noise.csv` is written from evaluations of the baseline with several seeds by `benchmarks/noise.py`, and read by
 everything that compares two scores.
@@ -19,19 +19,31 @@ def sigmas(protocol: Protocol) -> dict[str, float | None]:
 
     It is at least what the early end of runs leaves open: two scores above the accuracy that ends them are not told apart.
     """
-    least = (1 - protocol.stop_accuracy) / math.sqrt(8)  # two sigma of a difference are the width that is left
-    with TABLE.open(newline="", encoding="utf-8") as file:
-        rows = [r for r in csv.DictReader(file) if r["protocol"] == protocol.name and int(r["version"]) == protocol.version]
-    measured = {r["column"]: float(r["sigma"]) for r in rows}
-    return {column: max(measured[column], least) if column in measured else None for column in COLUMNS.values()}
+    measured = {r["column"]: float(r["sigma"]) for r in _rows() if _is(r, protocol) and not r["setting"]}
+    return {column: _told_apart(protocol, measured.get(column)) for column in COLUMNS.values()}
 
 
 def of_settings(protocol: Protocol) -> dict[str, float | None]:
-    """TASK:SETTING -> the same of one setting; measured where a protocol that trains alike has it alone in its task."""
-    found: dict[str, float | None] = {f"{s.task}:{s.name}": None for s in protocol.settings}
-    for other in PROTOCOLS.values():
-        if dataclasses.replace(other, name=protocol.name, settings=protocol.settings) == protocol:
-            sigma = sigmas(other)
-            alone = [s for s in other.settings if [t.task for t in other.settings].count(s.task) == 1]
-            found |= {key: sigma[COLUMNS[s.task]] for s in alone if (key := f"{s.task}:{s.name}") in found}
-    return found
+    """TASK:SETTING -> the same of one setting, measured under any protocol that trains alike."""
+    alike = [
+        other for other in PROTOCOLS.values()
+        if dataclasses.replace(other, name=protocol.name, version=protocol.version, settings=protocol.settings) == protocol
+    ]  # fmt: skip
+    rows = [r for r in _rows() if any(_is(r, other) for other in alike)]
+    measured = {(r["column"], r["setting"]): float(r["sigma"]) for r in rows}
+    found = {f"{s.task}:{s.name}": measured.get((COLUMNS[s.task], s.name)) for s in protocol.settings}
+    return {name: _told_apart(protocol, sigma) for name, sigma in found.items()}
+
+
+def _rows() -> list[dict[str, str]]:
+    with TABLE.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _is(row: dict[str, str], protocol: Protocol) -> bool:
+    return row["protocol"] == protocol.name and int(row["version"]) == protocol.version
+
+
+def _told_apart(protocol: Protocol, sigma: float | None) -> float | None:
+    least = (1 - protocol.stop_accuracy) / math.sqrt(8)  # two sigma of a difference are the width that is left
+    return None if sigma is None else max(sigma, least)

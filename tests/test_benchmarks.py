@@ -147,12 +147,22 @@ def test_noise_is_pooled_within_variants_over_all_their_seeds(tmp_path: Path) ->
 
 
 def test_noise_is_never_less_than_what_the_early_end_of_runs_leaves_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "noise.csv").write_text("protocol,version,column,sigma\nmad,1,Memorize,0.00001\nmad,1,Compress,0.02\n")
+    rows = ["mad,1,Memorize,,0.00001", "mad,1,Compress,,0.02", "mad,1,Compress,baseline,0.5"]
+    (tmp_path / "noise.csv").write_text("\n".join(["protocol,version,column,setting,sigma", *rows, ""]))
     monkeypatch.setattr(noise, "TABLE", tmp_path / "noise.csv")
     sigma = noise.sigmas(PROTOCOLS["mad"])
     assert sigma["Compress"] == 0.02
     assert 2 * math.sqrt(2) * (sigma["Memorize"] or 0) == pytest.approx(0.001)
     assert sigma["Noisy Recall"] is None
+
+
+def test_the_noise_of_a_setting_holds_under_every_protocol_that_trains_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    setting = next(s.name for s in PROTOCOLS["fast"].settings if s.task == "memorization")
+    rows = [f"fast,{PROTOCOLS['fast'].version},Memorize,{setting},0.01", "smoke,1,Compress,baseline,0.5", "fast,99,Compress,baseline,0.5"]
+    (tmp_path / "noise.csv").write_text("\n".join(["protocol,version,column,setting,sigma", *rows, ""]))
+    monkeypatch.setattr(noise, "TABLE", tmp_path / "noise.csv")
+    known = {name: sigma for name, sigma in noise.of_settings(PROTOCOLS["mad"]).items() if sigma is not None}
+    assert known == {f"memorization:{setting}": 0.01}
 
 
 def test_a_cell_needs_a_sentence_above_three_hundredths_and_above_two_sigma() -> None:
