@@ -18,8 +18,8 @@ from torch import Tensor
 
 from evaluator import gates
 from evaluator.conversation import printable
+from evaluator.gates.forms import forms
 from evaluator.gates.probe import STANDARD, Probe, Rejected, gap, size
-from evaluator.gates.state import forms
 from evaluator.operator import MAX_SOURCE, OperatorError, OperatorProcess, read_sources
 from evaluator.reading import source
 from evaluator.reading.normal_form import normal_form

@@ -201,7 +201,8 @@ def alone(folder: Path) -> Iterator[None]:
     """Among the processes that work on one folder."""
     fd = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        with contextlib.suppress(OSError):  # some network file systems lock no folder; there it is as good as a rename
+            fcntl.flock(fd, fcntl.LOCK_EX)
         yield
     finally:
         os.close(fd)

@@ -8,12 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 from evaluator.gates.canary import canary
+from evaluator.gates.channels import state_in_full
 from evaluator.gates.contract import cost, declarations, finite, growth, shapes, speed
+from evaluator.gates.forms import recurrence
 from evaluator.gates.gradients import derivative, precision, reach
 from evaluator.gates.independence import backward, batches, causal, heads, lengths, prefix, rows
 from evaluator.gates.probe import Probe, Rejected
 from evaluator.gates.sameness import dtypes, exact, memory
-from evaluator.gates.state import chunk, recurrence, state, state_in_full
+from evaluator.gates.state import chunk, state
 from evaluator.operator import OperatorProcess
 
 Gate = Callable[[OperatorProcess, Probe], dict[str, Any] | None]

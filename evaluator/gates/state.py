@@ -5,14 +5,16 @@ import contextlib
 import torch
 from torch import Tensor
 
-from evaluator.gates.probe import ODD, Probe, Rejected, Tensors, apart, gap, loudness, normed, size
-from evaluator.gates.rank import ROWS, THRESHOLD, carried
-from evaluator.gates.rounding import another_shape, another_way
+from evaluator.gates.probe import ODD, Probe, Rejected, Tensors, apart, loudness, normed
+from evaluator.gates.rank import ROWS, carried
+from evaluator.gates.rounding import another_shape
 from evaluator.operator import OperatorError, OperatorProcess
 
 DECLARED = "with parameters as declared"
 CALM = "with calm betas and small values"
 RARE = ("that come again", "of odd kinds", "alike in all channels")
+LONG = 2048
+"""Tokens after which whatever fills late is full."""
 SLOTS = 16
 """So many keys and values an operator may hold whatever the size of its heads."""
 
@@ -24,7 +26,7 @@ def chunk(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     o = {c: operator.forward(x, chunk_size=c) for c in (8, 16, 32)}
     allowed = another_shape(operator, probe, x, o[32])
     invariant = all(apart(o[c], o[32]) <= allowed for c in o)
-    if not invariant and _wider(operator, probe, x, o[32]):
+    if not invariant and _wider(operator, probe, x, o[32]) and _holds_a_wider_chunk(operator, probe):
         raise Rejected(
             "the first 64 tokens are the same with chunk_size 32 and 64, and 32 empty tokens in front change what follows "
             "while a larger number of them does not: chunks are wider than chunk_size"
@@ -47,6 +49,14 @@ def _wider(operator: OperatorProcess, probe: Probe, x: Tensors, o: Tensor) -> bo
         return apart(operator.forward(later, chunk_size=32)[:, :, count:], o) <= another_shape(operator, probe, x, o)
 
     return not unmoved_by(32) and any(unmoved_by(count) for count in (64, 128, 256))
+
+
+def _holds_a_wider_chunk(operator: OperatorProcess, probe: Probe) -> bool:
+    """Whether more is held in the middle of a second chunk than 4 K V and its own tokens: a clock over chunks alone holds no more."""
+    dim, C = _width(operator, probe, 4), 32
+    past, most = C + C // 2, 4 * dim * dim + C // 2 * 2 * dim
+    x = with_one_past(probe, probe.inputs(operator, ROWS, past + 80, K=dim, as_declared=True), past)
+    return carried(operator, probe, x, past, C, most + 8) > most
 
 
 def state(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
@@ -75,7 +85,7 @@ def state(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
         ranks = [_rank(operator, probe, dim, C, past, kind) for past in pasts]
         told = ", ".join(f"{rank} after {past} tokens" for rank, past in zip(ranks, pasts, strict=True))
         where = f"with K = V = {dim}, chunk_size = {C} and inputs {kind} its rank is {told}"
-        if max(ranks) > 1.25 * ranks[0] + dim * dim:
+        if max(ranks) > 1.25 * ranks[0] + dim * dim and _goes_on(operator, probe, dim, C, kind, max(pasts), max(ranks)):
             raise Rejected(f"the state grows with the past: {where}")
         if max(ranks) > allowed:
             nothing = "; nothing for a chunk, as the outputs are the same for every chunk_size" * probe.properties.get("chunk_invariant", False)
@@ -83,27 +93,62 @@ def state(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
         key = f"{dim}x{dim}, chunks of {C}"
         found[key] = {"rank": max(max(ranks), found.get(key, {"rank": 0})["rank"]), "allowed": allowed}
     part = _allowed(probe, larger, 4) // larger
-    if any(_jumps(operator, probe, larger, 4, part, erasing) > part + part // 2 for erasing in (False, True)):
+    if _jumps(operator, probe, larger, 4, part) and _reads_jumps(operator, probe, larger, 4, part):
         raise Rejected(
             f"the state is too large in what passes no gradient, as signs do: with K = V = {larger}, chunk_size = 4 one value channel "
-            f"holds more than {part + part // 2} numbers, where its part is {part}"
+            f"holds more than its part, {part} numbers"
         )
     return {"state": found}
 
 
-def _jumps(operator: OperatorProcess, probe: Probe, dim: int, C: int, part: int, erasing: bool) -> int:
-    """How many directions later outputs of a value channel take, for signs of its past values: what is small has no other part.
+def _goes_on(operator: OperatorProcess, probe: Probe, dim: int, C: int, kind: str, past: int, rank: int) -> bool:
+    """What fills late, as levels of memory do, ends at 4 K V and half a chunk's tokens; what grows goes on growing."""
+    return rank > 4 * dim * dim + C * dim or _rank(operator, probe, dim, C, min(4 * past, LONG), kind) > rank + dim
 
-    After the past betas are zero, or with `erasing` values are, so that outputs are linear in the state, however it came about.
-    A state that goes on moving by itself, as by moments, makes them a little more: 60 where 48 is its part; a cache takes nearly all.
+
+def _jumps(operator: OperatorProcess, probe: Probe, dim: int, C: int, part: int) -> bool:
+    """Whether later outputs of a value channel take more directions than its part, for signs of its past values: what is small has no other part.
+
+    After the past betas are zero, or values are, so that outputs are linear in the state, however it came about. A state
+    that goes on moving by itself, as by moments, makes them more: `_reads_jumps` tells it.
     """
     past, future = 108, 2 * part
-    x = {n: v.expand(2 * part, *v.shape[1:]).contiguous() for n, v in probe.inputs(operator, 1, past + future, K=dim).items()}
-    x["v"][:, 0, :past, 0] = 1e-6 * probe.randn(2 * part, past)
-    x["v" if erasing else "beta"][:, :, past:] = 0
-    o = normed(operator.forward(x, chunk_size=C)[:, 0, past:])
-    values = torch.linalg.svdvals(o[..., 0] - o[..., 0].mean(0))
-    return int((values > 1e-4 * o.norm() / dim**0.5).sum())
+    for nothing in ("beta", "v"):
+        x = {n: v.expand(2 * part, *v.shape[1:]).contiguous() for n, v in probe.inputs(operator, 1, past + future, K=dim).items()}
+        x["v"][:, 0, :past, 0] = 1e-6 * probe.randn(2 * part, past)
+        x[nothing][:, :, past:] = 0
+        o = normed(operator.forward(x, chunk_size=C)[:, 0, past:])
+        if _directions(o[..., 0], float(o.norm()), dim) > part + part // 2:
+            return True
+    return False
+
+
+def _reads_jumps(operator: OperatorProcess, probe: Probe, dim: int, C: int, part: int) -> bool:
+    """The same of one later token, which is another for each read, after none or some of nothing: no state moves between reads."""
+    past, many = 108, part + part // 2
+    return any(_read(operator, probe, dim, C, past, later, many) > part for later in (0, probe.randint(1, 3 * C)))
+
+
+def _read(operator: OperatorProcess, probe: Probe, dim: int, C: int, past: int, later: int, many: int) -> int:
+    """How many directions so many reads of a value channel take, `later` tokens after so many pasts."""
+    at, x = past + later, probe.inputs(operator, many, past + later + 1, K=dim)
+    for name in probe.over_time(x):
+        x[name][:, :, :at] = x[name][:1, :, :at].clone()
+    x["beta"][:, :, past:at], x["v"][:, :, past:] = 0, 0
+    found, loud = list[Tensor](), None
+    for signs in 1e-6 * probe.randn(many, past):
+        x["v"][:, 0, :past, 0] = signs
+        o = operator.forward(x, chunk_size=C)[:, 0, at].double()
+        loud = loudness(o) if loud is None else loud  # of one past: by its own each would be divided by what it moves
+        found.append(o / loud)
+    o = torch.stack(found)
+    return _directions(o[..., 0], float(o.norm()), dim)
+
+
+def _directions(o: Tensor, all_channels: float, dim: int) -> int:
+    """Of outputs [pasts, reads] of one channel, whose rounding goes with those of all."""
+    values = torch.linalg.svdvals(o - o.mean(0))
+    return int((values > 1e-4 * all_channels / dim**0.5).sum())
 
 
 def _allowed(probe: Probe, dim: int, C: int) -> int:
@@ -128,11 +173,11 @@ def _rank(operator: OperatorProcess, probe: Probe, dim: int, C: int, past: int, 
     dtype = torch.float64 if probe.precision == "float64" else torch.float32
     x = probe.inputs(operator, ROWS, past + future, K=dim, dtype=dtype, as_declared=kind in (DECLARED, CALM))
     # Once before, as what comes later may be what came earlier, and once after, as magnitudes are drawn for each row.
-    x = _with_one_past(probe, _as_training_may(probe, _with_one_past(probe, x, past), past, kind), past)
+    x = with_one_past(probe, _as_training_may(probe, with_one_past(probe, x, past), past, kind), past)
     return carried(operator, probe, x, past, C, most)
 
 
-def _with_one_past(probe: Probe, x: Tensors, past: int) -> Tensors:
+def with_one_past(probe: Probe, x: Tensors, past: int) -> Tensors:
     for name, value in x.items():
         before = value[:, :, :past] if name in probe.over_time(x) else value
         before.copy_(before[:1].clone())
@@ -170,7 +215,7 @@ def _as_training_may(probe: Probe, x: Tensors, past: int, kind: str) -> Tensors:
             x[name] = x[name] * 10 ** (2 * sizes)
     if kind == "far down":
         again = torch.randint(past, (b.shape[2] - past,), generator=probe.rng)
-        x = _with_one_past(probe, x, past)
+        x = with_one_past(probe, x, past)
         for name in (n for n in over_time if n != "v"):
             x[name][:, :, past:] = x[name][:, :, again]
     return x
@@ -184,159 +229,3 @@ def _again(probe: Probe, x: Tensors, past: int) -> Tensors:
     x = {n: v[rows, :, which].movedim(1, 2).contiguous() if n in probe.over_time(x) else v for n, v in x.items()}
     x["q"][:, :, past:] = x["k"][:, :, past:]
     return x
-
-
-def state_in_full(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
-    """The state again at the trainer's own heads and chunk_size, so that no size is the exception: a value channel's part.
-
-    Its part is 4 K + chunk_size (K + V) / V. All channels are asked at once where one map serves them all, else eight or
-    one of them, whose values are so small that what they share with others doesn't move; one is asked
-    about all inputs too. Where channels share their parts even so, which small heads then show, or minutes would pass,
-    nothing is told.
-    """
-    too_much, rank = _by_values(operator, probe)
-    if too_much or (not _by_all_inputs(operator, probe, 16) and _by_all_inputs(operator, probe, probe.head_dim)):
-        raise Rejected(
-            f"the state is larger than small heads show: with K = V = {probe.head_dim}, chunk_size = {probe.chunk_size} one value "
-            f"channel alone has a rank of more than its part, which is {_part(probe, probe.head_dim)}"
-        )
-    return {"state_of_a_channel": rank}
-
-
-def _part(probe: Probe, dim: int) -> int:
-    """Of one value channel in the state."""
-    return 4 * dim + 2 * (1 if probe.properties.get("chunk_invariant") else probe.chunk_size)
-
-
-def _by_all_inputs(operator: OperatorProcess, probe: Probe, dim: int) -> bool:
-    """Whether what one output channel takes from all inputs before is more than its part."""
-    past = probe.chunk_size + probe.chunk_size // 2
-    x = _with_one_past(probe, probe.inputs(operator, ROWS, past + 24, K=dim, as_declared=True), past)
-    channel = probe.randint(0, dim - 1)
-    part = _part(probe, dim)
-    return carried(operator, probe, x, past, probe.chunk_size, part + 8, slice(channel, channel + 1)) > part
-
-
-def _by_values(operator: OperatorProcess, probe: Probe) -> tuple[bool, int | None]:
-    """Whether what output channels take from their own values before is more than their part; their rank where it is told."""
-    wide, narrow = _part(probe, probe.head_dim), _part(probe, 16)
-    for channels in (probe.head_dim, 8, 1):
-        rank, alike = _of_channels(operator, probe, probe.head_dim, wide + 8, channels)
-        if rank is None or rank <= wide:
-            return False, rank
-        if alike:
-            break
-    small = 0 if channels == probe.head_dim else _of_channels(operator, probe, 16, narrow + 8, channels)[0]
-    return small is not None and small <= narrow, None
-
-
-def _of_channels(operator: OperatorProcess, probe: Probe, dim: int, count: int, channels: int) -> tuple[int | None, bool]:
-    """Rank, up to `count`, of d(later outputs) / d(earlier values) in channels of the first head, None where it is slow.
-
-    A gradient serves them all at once, as if they had one map; the second answer is whether they do.
-    """
-    past = count + count // 4 + probe.chunk_size // 2
-    x, asked = probe.inputs(operator, 1, past + count, K=dim), torch.randperm(dim, generator=probe.rng)[:channels]
-    x["beta"] = x["beta"] * 0.8 + 0.1
-    if channels < dim:
-        x["v"][..., asked] *= 1e-6
-    kept = operator.measure(x, chunk_size=probe.chunk_size, repeat=1, memory=True)[1]
-    size = max(2, min(-(-count // channels) + 2, 48, int(1.5e9 / max(kept, 1))))
-    weights = 1 / loudness(operator.forward(x, chunk_size=probe.chunk_size)[:, :1, past:])
-    found, began = list[Tensor](), operator.clock()
-    while (done := channels * sum(map(len, found))) < count:
-        grad_o = torch.zeros(size, probe.num_heads, past + count, dim)
-        combined = probe.randn(size, count, channels)
-        if not done:  # one answer for all channels, and the same but for a factor
-            combined[0] = combined[0, :, :1]
-            combined[1] = 1.37 * combined[0]
-        grad_o[:, 0, past:].index_copy_(2, asked, combined * weights[0])
-        rows = {n: v.expand(size, *v.shape[1:]).contiguous() for n, v in x.items()}
-        _, grads = operator.vjp(rows, grad_o, chunk_size=probe.chunk_size, timeout=3 * operator.timeout)
-        if (grad := grads["v"]) is None:
-            return None, False
-        found.append(grad[:, 0, :past].index_select(2, asked).double())
-        if not bool(found[-1].isfinite().all()):
-            raise Rejected(f"gradients to v are not finite at K = V = {dim}, T = {past + count}")
-        if (operator.clock() - began) * count / (done + channels * len(found[-1])) > 7:
-            return None, False
-    first, again = found[0][:2]
-    scale = float(first.norm().clamp_min(1e-30))
-    alike = float((first - first.mean(1, keepdim=True)).norm()) <= 1e-3 * scale
-    zero = max(THRESHOLD["float32"], min(4 * float((again / 1.37 - first).norm()) / scale, THRESHOLD["lower"]))
-    values = torch.linalg.svdvals(torch.cat([part.mT.flatten(0, 1) for part in found]))
-    return int((values > zero * values[0]).sum()), alike
-
-
-def recurrence(operator: OperatorProcess, probe: Probe) -> dict[str, object] | None:
-    """A recurrent form, where there is one, says the same token by token with a state of constant size."""
-    if not operator.description.has_recurrence:
-        return None
-    T = 2 * probe.chunk_size + 9
-    x = probe.inputs(operator, 2, T)
-    grad_o = probe.randn(2, probe.num_heads, T, probe.head_dim)
-    found = operator.recurrence(x, grad_o)
-    o, grads = operator.vjp(x, grad_o, chunk_size=probe.chunk_size)
-    if (moved := apart(found.o, o)) > another_way(operator, probe, x, o):
-        raise Rejected(f"recurrence and delta_rule differ by {moved:.3g} of the largest output")
-    for name, grad in grads.items():
-        other = found.grads[name]
-        if grad is not None and (other is None or _far(grad, other, probe)):
-            raise Rejected(f"recurrence and delta_rule differ in the gradient to {name}")
-    _constant(found.state_sizes, probe)
-    return {"recurrent_state": found.state_sizes[-1]}
-
-
-def _far(grad: Tensor, other: Tensor, probe: Probe) -> bool:
-    distance = float((grad - other).double().norm())
-    return distance > {"float64": 1e-3, "float32": 1e-3, "lower": 0.1}[probe.precision] * float(grad.double().norm())
-
-
-def _constant(sizes: list[int], probe: Probe) -> None:
-    limit = 4 * probe.head_dim**2 + probe.chunk_size * 2 * probe.head_dim
-    if len(set(sizes)) > 1 or sizes[-1] > limit:
-        raise Rejected(
-            f"the state of recurrence has {sizes[0]} to {max(sizes)} numbers a head; it must be constant, at most {limit}"
-        )
-
-
-def forms(operator: OperatorProcess, probe: Probe, other: OperatorProcess) -> dict[str, object]:
-    """A kernel says the same as naive.py, in outputs and gradients, at every kind of length, also on poisoned memory.
-
-    In bfloat16, as it is trained, and at two lengths in float32, whose kernels take long to compile.
-    """
-    worst = 0.0
-    for T in (1, 31, 32, 33, 127, 128, probe.randint(129, 300)):
-        for dtype in (torch.float32, torch.bfloat16) if T in (33, 127) else (torch.bfloat16,):
-            x = probe.inputs(operator, 3, T, dtype=dtype)
-            grad_o = probe.randn(3, probe.num_heads, T, probe.head_dim, dtype=dtype)
-            o, grads = operator.vjp(x, grad_o, chunk_size=probe.chunk_size)
-            theirs, their_grads = other.vjp(x, grad_o, chunk_size=probe.chunk_size)
-            _same_output(o, theirs, T, dtype)
-            _same_gradients(grads, their_grads, T, dtype)
-            _same_output(theirs, other.forward(x, chunk_size=probe.chunk_size, poison=True), T, dtype)
-            worst = max(worst, gap(o, theirs) / size(o))
-    return {"forms_differ": worst}
-
-
-def _same_output(o: Tensor, other: Tensor, T: int, dtype: torch.dtype) -> None:
-    if gap(o, other) > {torch.float32: 5e-3, torch.bfloat16: 4e-2}[dtype] * size(o):  # TF32 inside is allowed
-        raise Rejected(
-            f"triton.py and naive.py differ by {gap(o, other):.3g} in outputs of magnitude {size(o):.3g} at T = {T}, {dtype}"
-        )
-
-
-def _same_gradients(
-    grads: Tensors | dict[str, Tensor | None], other: dict[str, Tensor | None], T: int, dtype: torch.dtype
-) -> None:
-    for name, grad in grads.items():
-        theirs = other[name]
-        if grad is None or not bool(grad.any()):
-            continue
-        if theirs is None:
-            raise Rejected(f"triton.py gives no gradient to {name}")
-        distance = float((grad - theirs).double().norm() / grad.double().norm())
-        if not distance <= {torch.float32: 2e-2, torch.bfloat16: 6e-2}[dtype]:
-            raise Rejected(
-                f"triton.py and naive.py differ by {distance:.3g} of its norm in the gradient to {name} at T = {T}, {dtype}"
-            )

@@ -3,7 +3,7 @@
 MODULES = {
     "torch", "torch.nn", "torch.nn.functional", "torch.linalg", "torch.special", "torch.fft", "torch.autograd",
     "torch.autograd.function", "math", "einops", "triton", "triton.language", "triton.language.extra",
-    "triton.language.extra.libdevice", "triton.language.math", "typing", "collections.abc", "__future__",
+    "triton.language.extra.libdevice", "triton.language.math", "typing", "collections.abc", "functools", "itertools", "__future__",
 }  # fmt: skip
 BUILTINS = {
     "abs", "all", "any", "bool", "complex", "dict", "divmod", "enumerate", "filter", "float", "frozenset", "int",
@@ -53,6 +53,8 @@ OTHERS = {
     "triton": {"jit", "autotune", "heuristics", "Config", "cdiv", "next_power_of_2"},
     "einops": {"rearrange", "reduce", "repeat", "einsum", "pack", "unpack"},
     "torch.autograd.function": {"once_differentiable", "Function"},
+    "functools": {"partial", "reduce"},  # none that remembers
+    "itertools": {"accumulate", "chain", "pairwise", "product", "repeat", "starmap", "zip_longest"},
     "__future__": {"annotations"},
 }
 """Modules of which only these names may be used."""

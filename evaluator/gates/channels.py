@@ -1,0 +1,113 @@
+"""The gate on the state at the trainer's own size, a value channel at a time."""
+
+import torch
+from torch import Tensor
+
+from evaluator.gates.probe import Probe, Rejected, loudness
+from evaluator.gates.rank import ROWS, THRESHOLD, carried
+from evaluator.gates.state import with_one_past
+from evaluator.operator import OperatorProcess
+
+
+def state_in_full(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
+    """The state again at the trainer's own heads and chunk_size, so that no size is the exception: a value channel's part.
+
+    Its part is 4 K + chunk_size (K + V) / V. All channels are asked at once where one map serves them all, else eight or
+    one of them, whose values are so small that what they share with others doesn't move; one is asked
+    about all inputs too. Where channels share their parts even so, which smaller heads then show, or minutes would pass,
+    nothing is told.
+    """
+    too_much, rank = _by_values(operator, probe)
+    too_much = too_much or (not _by_all_inputs(operator, probe, 16) and _by_all_inputs(operator, probe, probe.head_dim))
+    if too_much and not _shared(operator, probe):
+        raise Rejected(
+            f"the state is larger than small heads show: with K = V = {probe.head_dim}, chunk_size = {probe.chunk_size} one value "
+            f"channel alone has a rank of more than its part, which is {_part(probe, probe.head_dim)}"
+        )
+    return {"state_of_a_channel": rank}
+
+
+def _part(probe: Probe, dim: int) -> int:
+    """Of one value channel in the state."""
+    return 4 * dim + 2 * (1 if probe.properties.get("chunk_invariant") else probe.chunk_size)
+
+
+def _shared(operator: OperatorProcess, probe: Probe) -> bool:
+    """Whether a channel has more than its part because all of them have it together, and the whole is not too large.
+
+    Heads of 32 show it: what one channel takes is then less than was asked for and no more after a longer past, and a
+    second channel adds little to it. At the trainer's heads, which are wider, it may have grown as a state does, by K V.
+    """
+    dim, C = probe.head_dim // 2, probe.chunk_size
+    part = _part(probe, dim)
+
+    def rank(dim: int, past: int, channels: int, most: int) -> int:
+        x = with_one_past(probe, probe.inputs(operator, ROWS, past + 24, K=dim, as_declared=True), past)
+        return carried(operator, probe, x, past, C, most, slice(0, channels))
+
+    one, later, two = (rank(dim, past, channels, 3 * part) for past, channels in ((3 * C, 1), (6 * C, 1), (3 * C, 2)))
+    whole = one + (dim - 1) * (two - one)
+    if not part < one < 3 * part or later > one + dim // 2 or two >= 3 * part or whole > 4 * dim * dim + C * 2 * dim:
+        return False
+    most = 4 * one + one // 2
+    return rank(probe.head_dim, 3 * C, 1, most + 8) <= most
+
+
+def _by_all_inputs(operator: OperatorProcess, probe: Probe, dim: int) -> bool:
+    """Whether what one output channel takes from all inputs before is more than its part."""
+    past = probe.chunk_size + probe.chunk_size // 2
+    x = with_one_past(probe, probe.inputs(operator, ROWS, past + 24, K=dim, as_declared=True), past)
+    channel = probe.randint(0, dim - 1)
+    part = _part(probe, dim)
+    return carried(operator, probe, x, past, probe.chunk_size, part + 8, slice(channel, channel + 1)) > part
+
+
+def _by_values(operator: OperatorProcess, probe: Probe) -> tuple[bool, int | None]:
+    """Whether what output channels take from their own values before is more than their part; their rank where it is told."""
+    wide, narrow = _part(probe, probe.head_dim), _part(probe, 16)
+    for channels in (probe.head_dim, 8, 1):
+        rank, alike = _of_channels(operator, probe, probe.head_dim, wide + 8, channels)
+        if rank is None or rank <= wide:
+            return False, rank
+        if alike:
+            break
+    small = 0 if channels == probe.head_dim else _of_channels(operator, probe, 16, narrow + 8, channels)[0]
+    return small is not None and small <= narrow, None
+
+
+def _of_channels(operator: OperatorProcess, probe: Probe, dim: int, count: int, channels: int) -> tuple[int | None, bool]:
+    """Rank, up to `count`, of d(later outputs) / d(earlier values) in channels of the first head, None where it is slow.
+
+    A gradient serves them all at once, as if they had one map; the second answer is whether they do.
+    """
+    past = count + count // 4 + probe.chunk_size // 2
+    x, asked = probe.inputs(operator, 1, past + count, K=dim), torch.randperm(dim, generator=probe.rng)[:channels]
+    x["beta"] = x["beta"] * 0.8 + 0.1
+    if channels < dim:
+        x["v"][..., asked] *= 1e-6
+    kept = operator.measure(x, chunk_size=probe.chunk_size, repeat=1, memory=True)[1]
+    size = max(2, min(-(-count // channels) + 2, 48, int(1.5e9 / max(kept, 1))))
+    weights = 1 / loudness(operator.forward(x, chunk_size=probe.chunk_size)[:, :1, past:])
+    found, began = list[Tensor](), operator.clock()
+    while (done := channels * sum(map(len, found))) < count:
+        grad_o = torch.zeros(size, probe.num_heads, past + count, dim)
+        combined = probe.randn(size, count, channels)
+        if not done:  # one answer for all channels, and the same but for a factor
+            combined[0] = combined[0, :, :1]
+            combined[1] = 1.37 * combined[0]
+        grad_o[:, 0, past:].index_copy_(2, asked, combined * weights[0])
+        rows = {n: v.expand(size, *v.shape[1:]).contiguous() for n, v in x.items()}
+        _, grads = operator.vjp(rows, grad_o, chunk_size=probe.chunk_size, timeout=3 * operator.timeout)
+        if (grad := grads["v"]) is None:
+            return None, False
+        found.append(grad[:, 0, :past].index_select(2, asked).double())
+        if not bool(found[-1].isfinite().all()):
+            raise Rejected(f"gradients to v are not finite at K = V = {dim}, T = {past + count}")
+        if (operator.clock() - began) * count / (done + channels * len(found[-1])) > 7:
+            return None, False
+    first, again = found[0][:2]
+    scale = float(first.norm().clamp_min(1e-30))
+    alike = float((first - first.mean(1, keepdim=True)).norm()) <= 1e-3 * scale
+    zero = max(THRESHOLD["float32"], min(4 * float((again / 1.37 - first).norm()) / scale, THRESHOLD["lower"]))
+    values = torch.linalg.svdvals(torch.cat([part.mT.flatten(0, 1) for part in found]))
+    return int((values > zero * values[0]).sum()), alike
