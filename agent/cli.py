@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from . import history, listing, loop, options, show
+from . import history, listing, loop, options, show, trial
 from . import replay as replaying
 from .checking import check_report, find_variant
 from .ending import Sentences
@@ -215,7 +215,7 @@ def score(
         },
     )
     with job_for(root, settings, console(err=json_)) as job:
-        entry = loop.score_from(job, name, from_) if from_ else loop.score_stored(job, name)
+        entry = trial.score_from(job, name, from_) if from_ else loop.score_stored(job, name)
     if json_:
         print_json(show.as_json(entry, history.read(root)))
     else:

@@ -15,7 +15,7 @@ from .history import Entry, Pass
 from .insight import measured_insight
 from .progress import Reporter
 from .proposers import Proposer
-from .records import VERSION, Attempt, Evaluation, Failure, Kind, ProtocolInfo, Start, mean_name, now
+from .records import VERSION, Attempt, CheckReport, Evaluation, Failure, Kind, ProtocolInfo, Start, mean_name, now
 from .reply import Proposal
 from .repo import Repo, catch_up, follow
 
@@ -72,13 +72,16 @@ def record(job: Job, opened: Pass, evaluation: Evaluation, proposal: Proposal | 
 
 
 def keep_evaluation(
-    job: Job, folder: Path, name: str, evaluation: Evaluation, kind: Kind, source: str, parent: str | None
-) -> Entry:
-    """An entry out of the files of an evaluation that was made elsewhere."""
+    job: Job, folder: Path, name: str, evaluation: Evaluation, kind: Kind, source: str, parent: str | None,
+    report: CheckReport | None = None,
+) -> Entry:  # fmt: skip
+    """An entry out of the files of an evaluation that was made elsewhere, and what the gates say of the variant here."""
     with history.begin(job.root, start(job, name, parent, kind, source)) as opened:
         for file in ("evaluation.json", "runs.csv", "train.log"):
             if (folder / file).is_file():
                 shutil.copyfile(folder / file, opened.folder / file)
+        if report:
+            opened.write("check.json", report.model_dump_json(indent=2) + "\n")
         return record(job, opened, evaluation, None)
 
 

@@ -115,8 +115,7 @@ def _complete(root: Path, past: Past, protocol: ProtocolInfo) -> list[Entry]:
 
 
 def _edited(root: Path, entry: Entry) -> bool:
-    then = entry.evaluation.variant.digest if entry.evaluation else None
-    return variants.digest(root, entry.name or "") != then
+    return entry.evaluation is None or not variants.holds(root, entry.name, entry.evaluation.variant.digest)
 
 
 def choose(candidates: Sequence[Entry], past: Past, rng: random.Random) -> Entry:

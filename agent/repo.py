@@ -1,6 +1,6 @@
 """git: one commit for each sealed entry and its variant; the files are the truth, git follows them.
 
-Nothing of the user's is touched: only two paths are added and committed, without hooks, signing or prompts.
+Nothing else is touched: only the entry and the source that it scored are committed, without hooks, signing or prompts.
 """
 
 import os
@@ -50,8 +50,8 @@ class Repo:
         return found.stdout.strip() if found.returncode == 0 else None
 
     def commit(self, entry: Entry) -> None:
-        """Commit `history/ID` and, where the attempt made one, `variants/NAME`; nothing else."""
-        paths = _paths(self.root, entry)
+        """Commit `history/ID` and, where it was scored, the source in `variants/NAME`; nothing else."""
+        paths = [f"history/{entry.id}", *_source_paths(self.root, entry)]
         _wait_for_index(self.root)
         _must(self.root, "add", "--", *paths)
         if _git(self.root, "diff", "--cached", "--quiet", "--", *paths).returncode == 0:
@@ -116,6 +116,8 @@ def follow(repo: Repo | None, entry: Entry, say: Callable[[str], None]) -> None:
     """Commit a sealed entry; where git will not, that is told, and the next start catches up."""
     if repo is None:
         return
+    if entry.scores and not holds_source(repo.root, entry):
+        say(f"variants/{entry.name} was edited while {entry.id} was scored: the source that was scored is not committed")
     try:
         repo.commit(entry)
     except GitError as error:
@@ -136,13 +138,20 @@ def catch_up(repo: Repo | None, past: Past, say: Callable[[str], None]) -> None:
         say(f"{len(left) or 'some'} earlier entries are not committed: {error}")
 
 
-def _paths(root: Path, entry: Entry) -> list[str]:
-    paths = [f"history/{entry.id}"]
-    # A variant that was there before is its author's, with whatever is staged in its folder.
-    made = entry.status == "scored" and entry.attempt is not None and entry.attempt.proposer is not None
-    if made and entry.name in variants.names(root):
-        paths.append(f"variants/{entry.name}")
-    return paths
+def holds_source(root: Path, entry: Entry) -> bool:
+    """Whether variants/NAME still is the source that the entry scored."""
+    scored = entry.evaluation if entry.scores else None
+    return scored is not None and variants.holds(root, entry.name, scored.variant.digest)
+
+
+def _source_paths(root: Path, entry: Entry) -> list[str]:
+    """The files of the variant that was scored, where they still are what was: without them nobody can replay it."""
+    if not holds_source(root, entry):
+        return []
+    files = [f"variants/{entry.name}/{form}" for form in variants.FORMS]
+    tracked = _git(root, "ls-files", "-z", "--", *files).stdout.split("\0")  # one that is gone is to be committed as gone
+    ignored = _git(root, "check-ignore", "--", *files).stdout.splitlines()  # kept private: its author's wish
+    return [file for file in files if file in tracked or ((root / file).exists() and file not in ignored)]
 
 
 def _message(entry: Entry) -> str:

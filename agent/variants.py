@@ -54,6 +54,11 @@ def digest(root: Path, name: str) -> str | None:
     return total.hexdigest()
 
 
+def holds(root: Path, name: str | None, then: str) -> bool:
+    """Whether variants/NAME still is the source that had that digest."""
+    return digest(root, name or "") == then
+
+
 def draft(entry: Path, files: dict[str, str]) -> Path:
     """Write a variant's source into the folder of its attempt."""
     folder = entry / "variant"
