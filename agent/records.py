@@ -5,7 +5,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-COLUMNS = ("Compress", "Context Recall", "Fuzzy Recall", "Memorize", "Noisy Recall", "Selective Copy")
+COLUMN_OF = {
+    "compression": "Compress",
+    "in-context-recall": "Context Recall",
+    "fuzzy-in-context-recall": "Fuzzy Recall",
+    "memorization": "Memorize",
+    "noisy-in-context-recall": "Noisy Recall",
+    "selective-copying": "Selective Copy",
+}
+"""Task -> its column."""
+
+COLUMNS = tuple(COLUMN_OF.values())
 """The six columns of every results table, in its order."""
 
 VERSION = 1

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from werkzeug import Request, Response
 
 from agent.cli import app
-from agent.records import COLUMNS
+from agent.records import COLUMN_OF, COLUMNS
 
 KEY = "sk-not-to-be-seen-42"
 
@@ -127,7 +127,10 @@ def test_show_prints_what_the_files_say(root: Path) -> None:
     assert shown.exit_code == 0
     assert all(column in shown.stdout for column in COLUMNS)
     assert "mean of six" in shown.stdout
-    assert "training delta_net" in agent(root, "show", "0000", "--log").stdout
+    log = agent(root, "show", "0000", "--log").stdout
+    assert "training delta_net" in log  # what the evaluator said on stderr, and each setting as it ended
+    assert [line.split("accuracy")[0].split()[2:] for line in log.splitlines() if "accuracy" in line] == [[task, "baseline"] for task in COLUMN_OF]
+    assert "step" not in log
     told = document(agent(root, "show", "0000", "--json"))
     assert isinstance(told, dict)
     assert told["evaluation"]["scores"] == told["scores"]
