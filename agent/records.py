@@ -78,6 +78,7 @@ class ProtocolOf(Record):
 
 class SettingResult(Record):
     accuracy: float | None
+    seconds: float | None = None  # of training, all runs of the setting together
 
 
 class TaskResult(Record):
@@ -118,6 +119,13 @@ class Evaluation(Record):
         """Accuracy of each setting that is done: (task, setting) -> 0 to 1."""
         done = ((task, name, result) for task, found in self.tasks.items() for name, result in found.settings.items())
         return {(task, name): result.accuracy for task, name, result in done}
+
+    @property
+    def devices(self) -> list[str]:
+        """Every device that had a part in it, the oldest first, each once."""
+        devices = [*(place.device for place in self.earlier), self.device]
+        names = [(device or {}).get("name") or (device or {}).get("kind") for device in devices]
+        return list(dict.fromkeys(str(name or "a device that was not recorded") for name in names))
 
     @property
     def row(self) -> dict[str, Score]:

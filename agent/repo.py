@@ -28,6 +28,7 @@ _QUIET = (
     "-c",
     "advice.detachedHead=false",
 )
+_LOOKED_THROUGH = 50  # commits that changed a variant
 _PATIENCE = 3.0  # seconds for a neighbour to give back the index
 
 
@@ -152,6 +153,20 @@ def _source_paths(root: Path, entry: Entry) -> list[str]:
     tracked = _git(root, "ls-files", "-z", "--", *files).stdout.split("\0")  # one that is gone is to be committed as gone
     ignored = _git(root, "check-ignore", "--", *files).stdout.splitlines()  # kept private: its author's wish
     return [file for file in files if file in tracked or ((root / file).exists() and file not in ignored)]
+
+
+def commit_of_source(root: Path, name: str, digest: str) -> str | None:
+    """The latest commit in which variants/NAME is the source with that digest; None where there is none, or no git."""
+    try:
+        commits = _git(root, "log", f"-{_LOOKED_THROUGH}", "--format=%h", "--", f"variants/{name}").stdout.split()
+        return next((commit for commit in commits if _digest_in(root, commit, name) == digest), None)
+    except GitError:
+        return None
+
+
+def _digest_in(root: Path, commit: str, name: str) -> str:
+    shown = {form: _git(root, "show", f"{commit}:./variants/{name}/{form}") for form in variants.FORMS}
+    return variants.digest_of({form: done.stdout for form, done in shown.items() if done.returncode == 0})
 
 
 def _message(entry: Entry) -> str:

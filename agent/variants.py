@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from .errors import BadInput
@@ -43,14 +44,19 @@ def sources(folder: Path) -> dict[str, str]:
 
 
 def digest(root: Path, name: str) -> str | None:
-    """sha256 over the names and texts of a variant's files, as evaluation.json has it; None where it can't be read."""
-    total = hashlib.sha256()
+    """Of a variant's files; None where they can't be read."""
     try:
-        for form, text in sorted(sources(folder_of(root, name)).items()):
-            data = text.encode()
-            total.update(f"{form} {len(data)}\n".encode() + data)
+        return digest_of(sources(folder_of(root, name)))
     except (BadInput, OSError):
         return None
+
+
+def digest_of(files: Mapping[str, str]) -> str:
+    """sha256 over the names and texts of a variant's files, as evaluation.json has it."""
+    total = hashlib.sha256()
+    for form, text in sorted(files.items()):
+        data = text.encode()
+        total.update(f"{form} {len(data)}\n".encode() + data)
     return total.hexdigest()
 
 

@@ -244,6 +244,30 @@ def test_replay_says_whether_it_is_the_same(scored: Path) -> None:
         assert done.stdout.splitlines()[-1] == "0000 delta_net: not comparable"
 
 
+def test_a_replay_tells_before_it_trains_how_long_it_took_and_that_it_cannot_agree(checkout: Path) -> None:
+    assert agent(checkout, "score", "delta_net").exit_code == 0
+    file = checkout / "history" / "0000" / "evaluation.json"
+    recorded = json.loads(file.read_text())
+    file.write_text(json.dumps(recorded | {"earlier": [{"device": {"kind": "cuda", "name": "a GPU"}, "versions": {}}]}))
+    told = agent(checkout, "replay", "0000").stdout.splitlines()
+    assert told[0].startswith("0000: these 12 settings took 12 min of training when recorded, on a GPU and stub; ")
+    assert told[1] == "replay of 0000 delta_net: smoke"
+    told = agent(checkout, "replay", "0000", "--only", "memorization:baseline").stdout.splitlines()
+    assert told[0].startswith("0000: that setting took 60 s of training")
+    naive = checkout / "variants" / "delta_net" / "naive.py"
+    naive.write_text(BASELINE + "# edited\n")
+    git(checkout, "commit", "--quiet", "--all", "--message", "edited")
+    (checkout / "variants" / "delta_net" / "triton.py").write_text(BASELINE)
+    told = agent(checkout, "replay", "0000").stdout.splitlines()
+    (sentence,) = [line for line in told[: told.index("replay of 0000 delta_net: smoke")] if "no longer the source" in line]
+    git(checkout, *sentence.split("`")[1].split()[1:])
+    (checkout / "variants" / "delta_net" / "triton.py").unlink()
+    assert agent(checkout, "replay", "0000").stdout.splitlines()[-1] == "0000 delta_net: same"
+    file.write_text(json.dumps(recorded | {"fingerprint": "0" * 16}))
+    told = agent(checkout, "replay", "0000").stdout.splitlines()
+    assert "another fingerprint of smoke (000000000000, here " in told[1]
+
+
 def test_a_replay_of_a_part_repeats_exactly_the_settings_of_the_record(scored: Path) -> None:
     file = scored / "history" / "0000" / "evaluation.json"
     part = json.loads(file.read_text())

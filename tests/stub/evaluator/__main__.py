@@ -147,7 +147,7 @@ def _evaluation(args: argparse.Namespace, path: Path, out: Path, done: dict[str,
     scores = {column: done.get(task) if names.get(task) == SETTINGS else None for task, column in TASKS.items()}
     whole = None not in scores.values()
     tasks = {task: {"accuracy": scores[TASKS[task]], "sweep_mean": value, "settings_done": len(names[task]),
-                    "settings_total": len(SETTINGS), "settings": {name: {"accuracy": value} for name in names[task]}}
+                    "settings_total": len(SETTINGS), "settings": {name: {"accuracy": value, "seconds": 60.0} for name in names[task]}}
              for task, value in done.items()}
     content = {
         "status": failed or ("scored" if whole else "partial"),
