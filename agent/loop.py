@@ -188,7 +188,7 @@ def _adopt(job: Job, opened: Pass, brief: Brief, reply: str) -> Proposal:
         raise Failed("reply-failed", f"The name {proposal.name} is taken: choose another.", proposal.name)
     folder = variants.draft(opened.folder, child)
     opened.write("patch.diff", unified_diff(brief.parent, brief.sources, proposal.name, child))
-    trial.check(job, opened, folder, proposal.name, against=job.root / "variants")
+    trial.check(job, opened, folder, proposal.name, stored=False)
     _publish(job, opened, proposal)
     return proposal
 

@@ -7,7 +7,7 @@ from .errors import BadInput, Rejected
 from .evaluate import EvaluationFailed, ended_evaluation
 from .history import Entry, Pass, Past
 from .job import Failed, Job, keep_evaluation, record, seal, start, tidy
-from .records import Evaluation
+from .records import CheckReport, Evaluation
 from .reply import Proposal
 from .text import one_line, printable
 
@@ -18,7 +18,7 @@ def score(job: Job, name: str, past: Past) -> Entry:
     variants.sources(folder)
     with history.begin(job.root, start(job, name, _parent_of(past, name))) as opened:
         try:
-            check(job, opened, folder, name, against=None)
+            check(job, opened, folder, name, stored=True)
         except Failed as failed:
             return _seal_failed(job, opened, name, failed)
         return evaluate(job, opened, name, None)
@@ -41,7 +41,7 @@ def score_from(job: Job, name: str, folder: Path) -> Entry:
             f"but {job.protocol.name} here has {job.protocol.fingerprint}"
         )
     try:
-        report = job.evaluator.check(variant, against=None)
+        report = _ask_stored(job, variant, name)
     except EvaluationFailed as error:
         raise BadInput(f"variants/{name} could not be checked: {error}") from error
     if report.verdict != "pass":
@@ -64,15 +64,29 @@ def _results_in(folder: Path) -> Evaluation:
         raise BadInput(f"--from {folder}: {error}") from error
 
 
-def check(job: Job, opened: Pass, folder: Path, name: str, *, against: Path | None) -> None:
+def check(job: Job, opened: Pass, folder: Path, name: str, *, stored: bool) -> None:
+    """The gates, or Failed; one that is not `stored` yet must be another than all that are."""
     job.reporter.stage(f"{opened.id} {name}: gates")
     try:
-        report = job.evaluator.check(folder, against=against)
+        report = _ask_stored(job, folder, name) if stored else job.evaluator.check(folder, against=job.root / "variants")
     except EvaluationFailed as error:
         raise Failed("check-failed", str(error), name) from error
     opened.write("check.json", report.model_dump_json(indent=2) + "\n")
     if report.verdict != "pass":
         raise Failed("check-failed", report.reason, name)
+
+
+def _ask_stored(job: Job, folder: Path, name: str) -> CheckReport:
+    """What the gates say of a stored variant; one that is there twice may be scored, but not without a word."""
+    report = job.evaluator.check(folder, against=job.root / "variants")
+    if report.verdict == "duplicate":
+        twin = one_line(str(report.properties.get("duplicate_of")), 120)
+        job.reporter.say(f"variants/{name} is a duplicate of variants/{twin}, comments and names aside; it is scored all the same")
+        report = job.evaluator.check(folder, against=None)
+        return report.model_copy(update={"properties": report.properties | {"duplicate_of": twin}})
+    if like := (report.properties.get("novelty") or {}).get("same_outputs_as"):
+        job.reporter.say(f"variants/{name} computes what {one_line(', '.join(like), 300)} does; it is scored all the same")
+    return report
 
 
 def evaluate(job: Job, opened: Pass, name: str, proposal: Proposal | None) -> Entry:
