@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from . import history, listing, loop, options, show, trial
+from . import history, listing, loop, options, show, trial, variants
 from . import replay as replaying
 from .checking import check_report, find_variant
 from .ending import Sentences
@@ -214,6 +214,7 @@ def score(
             "commit": False if no_commit else None,
         },
     )
+    name = variants.named(root, name)
     with job_for(root, settings, console(err=json_)) as job:
         entry = trial.score_from(job, name, from_) if from_ else loop.score_stored(job, name)
     if json_:

@@ -194,7 +194,7 @@ def _expect(ended: Ended, *statuses: int) -> None:
 
 def _fault(ended: Ended) -> AgentError:
     kind = BadInput if ended.status == 2 else EnvironmentFault
-    return kind(_last_line(ended).removeprefix("error: "))
+    return kind(_last_line(ended).removeprefix("evaluator: "))
 
 
 def _last_line(ended: Ended) -> str:

@@ -22,6 +22,16 @@ def folder_of(root: Path, name: str) -> Path:
     return root / "variants" / name
 
 
+def named(root: Path, text: str) -> str:
+    """The name that is meant by NAME, or by the path of its folder or file, with whatever slashes; else `text` itself."""
+    for start in (Path(), root):
+        path = Path(os.path.abspath(start / text))
+        path = path.parent if path.name in FORMS else path
+        if text.strip("/") and path.parent == Path(os.path.abspath(root / "variants")):
+            return path.name
+    return text.rstrip("/") or text
+
+
 def names(root: Path) -> frozenset[str]:
     """Every name that is taken, by whatever kind of file."""
     folder = root / "variants"

@@ -143,7 +143,9 @@ def test_show_prints_what_the_files_say(root: Path) -> None:
         (["replay", "0042"], 2, "there is no entry '0042'"),
         (["score", "nothing"], 2, "is no variant"),
         (["score", "../delta_net"], 2, "is not the name of a variant"),
+        (["score", "/"], 2, "'/' is not the name of a variant"),
         (["check", "nothing"], 2, "there is no variant 'nothing'"),
+        (["show", "delta_net"], 2, "there is no entry 'delta_net'"),
         (["score", "delta_net", "--device", "cuda"], 3, "no CUDA GPU"),
         (["score", "delta_net", "--ray", "nobody:1"], 3, "no Ray cluster answers there"),
         (["run", "--ray", "nobody:1"], 3, "no Ray cluster answers there"),
@@ -165,6 +167,31 @@ def test_bad_input_is_a_sentence_and_nothing_is_written(
     assert "Traceback" not in done.stderr
     assert "\x1b" not in done.stderr
     assert list((root / "history").glob("[0-9]*")) == []
+
+
+def test_a_path_is_as_good_as_a_name_or_an_id(scored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(scored.parent)  # a path may be meant from here or from the root
+    meant = ("variants/delta_net", "variants/delta_net/", "./variants//delta_net/naive.py", "root/variants/delta_net",
+             str(scored / "variants" / "delta_net"), "delta_net/")  # fmt: skip
+    for text in meant:
+        done = agent(scored, "score", text)
+        assert (done.exit_code, document(agent(scored, "list", "--json"))[-1]["name"]) == (0, "delta_net")  # type: ignore[index]
+        assert agent(scored, "check", text).exit_code == 0
+    for text in ("0", "history/0000", "root/history/0000/"):
+        assert document(agent(scored, "show", text, "--json"))["id"] == "0000"  # type: ignore[index]
+        assert agent(scored, "check", text).exit_code == 0
+    for text in ("delta_net", "variants/delta_net/"):
+        done = agent(scored, "replay", text)
+        assert (done.exit_code, "the entries of that name are 0000, 0001, " in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("command", ["check", "score"])
+def test_the_evaluator_takes_no_other_file_for_a_variant(tmp_path: Path, command: str) -> None:
+    (tmp_path / "README.md").write_text("# A page\n")
+    for path in (tmp_path / "README.md", tmp_path):
+        arguments = [str(path), *(["--out", str(tmp_path / "out")] if command == "score" else [])]
+        done = subprocess.run([sys.executable, "-m", "evaluator", command, *arguments], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (2, f"evaluator: {path} is neither a folder with naive.py nor a .py file\n")
 
 
 def test_a_root_that_does_not_exist(tmp_path: Path) -> None:
