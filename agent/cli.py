@@ -4,6 +4,7 @@ import sys
 from contextlib import closing
 from io import TextIOWrapper
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -16,7 +17,7 @@ from .evaluate import EvaluationFailed
 from .history import Entry, Past
 from .importer import Imported, import_files
 from .output import console, print_done, print_json, print_replay, say, tell
-from .settings import load
+from .settings import Settings, load, unknown_variables
 from .setup import evaluator_for, job_for, proposer_for, repo_for
 from .text import one_line, printable
 
@@ -61,8 +62,8 @@ def run(
     An empty history has its baseline scored first. Ctrl-C ends cleanly; what was under way is taken up by
     the next run. A model's key is read from OPENAI_API_KEY, its server's address also from OPENAI_BASE_URL.
     """
-    settings = load(
-        _existing(root),
+    settings = _settings(
+        root,
         {
             "iterations": iterations,
             "parallel": parallel,
@@ -106,6 +107,8 @@ def list_(
     if json_ and csv:
         raise BadInput("--json and --csv: choose one of them")
     past = _past(root)
+    if not (root / "history").is_dir():
+        say(f"there is no history/ in {one_line(str(root.absolute()), 200)}: `agent run` makes the first attempt")
     past = past if at is None else past.until(at)
     found = listing.rows(past)
     rows = [row for row in found if protocol in (None, row.protocol)]
@@ -120,8 +123,8 @@ def list_(
         out.print(listing.table(rows, out.width))
     elif found:
         say(f"nothing was tried under {protocol} yet; {len(found)} row(s) of other protocols are left out")
-    else:
-        console().print("No attempts yet: `agent run` makes the first.")
+    elif (root / "history").is_dir():
+        say("history/ holds no attempt yet: `agent run` makes the first")
 
 
 @app.command("show")
@@ -166,7 +169,7 @@ def replay(
     """
     entry = _past(root).find(entry_id)
     recorded, keys = replaying.recorded_evaluation(entry), replaying.chosen(entry, only or [])
-    settings = load(
+    settings = _settings(
         root,
         {
             "protocol": recorded.protocol.name,
@@ -203,8 +206,8 @@ def score(
 
     It becomes an attempt of its own. Exit status 1: it got no score.
     """
-    settings = load(
-        _existing(root),
+    settings = _settings(
+        root,
         {
             "protocol": protocol,
             "device": device,
@@ -237,7 +240,7 @@ def check(
 
     Exit status 1: rejected.
     """
-    settings = load(_existing(root), {"device": device, "sandbox": sandbox})
+    settings = _settings(root, {"device": device, "sandbox": sandbox})
     path = find_variant(variant, root)
     try:
         report = evaluator_for(settings).check(path, against=_stored(root), seed=seed)
@@ -262,7 +265,7 @@ def import_(
     One entry a file, kept verbatim, marked as imported and never ranked as measured. What is missing or odd
     in a record is told. Exit status 2: a file could not be read as a record.
     """
-    settings = load(_existing(root), {"commit": False if no_commit else None})
+    settings = _settings(root, {"commit": False if no_commit else None})
     done: list[Imported] = []
     for imported in import_files(root, files, repo_for(root, settings, say), say):
         done.append(imported)
@@ -271,6 +274,11 @@ def import_(
     if json_:
         print_json([imported.__dict__ for imported in done])
     raise typer.Exit(2 if any(imported.id is None for imported in done) else 0)
+
+
+def _settings(root: Path, flags: dict[str, Any]) -> Settings:
+    tell(unknown_variables())
+    return load(_existing(root), flags)
 
 
 def _existing(root: Path) -> Path:

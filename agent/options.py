@@ -39,7 +39,10 @@ Seed = Annotated[
 ]
 NoCommit = Annotated[bool, typer.Option("--no-commit", help="Leave git alone.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="An entry, as `agent list` names it.")]
-Iterations = Annotated[int | None, typer.Option("--iterations", metavar="N", help="How many proposals. [1]")]
+Iterations = Annotated[
+    int | None,
+    typer.Option("--iterations", metavar="N", help="How many proposals; 0 ends what was interrupted. [1]"),
+]
 Parallel = Annotated[
     int | None,
     typer.Option(

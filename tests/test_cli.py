@@ -149,9 +149,10 @@ def test_show_prints_what_the_files_say(root: Path) -> None:
         (["score", "delta_net", "--device", "cuda"], 3, "no CUDA GPU"),
         (["score", "delta_net", "--ray", "nobody:1"], 3, "no Ray cluster answers there"),
         (["run", "--ray", "nobody:1"], 3, "no Ray cluster answers there"),
-        (["run", "--iterations", "-1"], 2, "iterations"),
-        (["run", "--parallel", "0"], 2, "parallel"),
-        (["run", "--parallel", "65"], 2, "parallel"),
+        (["run", "--iterations", "-1"], 2, "agent: --iterations -1: it must be at least 0\n"),
+        (["run", "--parallel", "0"], 2, "agent: --parallel 0: it must be at least 1\n"),
+        (["run", "--parallel", "65"], 2, "agent: --parallel 65: it must be at most 64\n"),
+        (["run", "--seed", str(2**31)], 2, "agent: --seed 2147483648: it must be less than 2147483648\n"),
         (["run", "--parallel", "2", "--ray", "local"], 2, "choose one of them"),
         (["run", "--protocol", "grand"], 2, "grand"),
         (["import", "nowhere.txt"], 2, "No such file"),
@@ -198,6 +199,14 @@ def test_a_root_that_does_not_exist(tmp_path: Path) -> None:
     done = agent(tmp_path / "nowhere", "list")
     assert (done.exit_code, done.stdout) == (2, "")
     assert "there is no such folder" in done.stderr
+
+
+def test_a_folder_without_a_history_is_told_in_one_sentence(root: Path) -> None:
+    for form in ([], ["--json"], ["--csv"]):
+        done = agent(root, "list", *form)
+        assert (done.exit_code, done.stderr) == (0, f"there is no history/ in {root}: `agent run` makes the first attempt\n")
+    (root / "history").mkdir()
+    assert agent(root, "list").stderr == "history/ holds no attempt yet: `agent run` makes the first\n"
 
 
 def test_a_rejection_is_one_json_document_too(root: Path) -> None:
@@ -427,7 +436,7 @@ def test_an_address_that_is_none_is_a_sentence_before_anything_is_made(root: Pat
 def test_a_deadline_beyond_a_day_is_refused(root: Path) -> None:
     done = agent(root, "run", "--base-url", "http://127.0.0.1:9/v1", AGENT_ANSWER_SECONDS="1e300")
     assert done.exit_code == 2
-    assert "'answer_seconds'" in done.stderr
+    assert done.stderr.splitlines()[-1] == "agent: AGENT_ANSWER_SECONDS=1e300: it must be at most 86400"
 
 
 def test_a_model_name_that_is_no_text_leaves_no_entry(root: Path) -> None:
@@ -447,11 +456,27 @@ def test_settings_by_flag_environment_and_file_in_that_order(root: Path) -> None
     (root / "agent.toml").write_text('protokol = "mad"\n')
     done = agent(root, "score", "delta_net")
     assert done.exit_code == 2
-    assert "'protokol'" in done.stderr
+    assert done.stderr == "agent: agent.toml: there is no setting 'protokol'; did you mean protocol?\n"
+    for line, wanted in {
+        'protocol = "grand"': "agent.toml, protocol = grand: it must be 'smoke', 'fast' or 'mad'",
+        "seed = 1.5": "agent.toml, seed = 1.5: it must be a whole number",
+        "evaluation_hours = inf": "agent.toml, evaluation_hours = inf: it must be a finite number",
+    }.items():
+        (root / "agent.toml").write_text(line)
+        assert agent(root, "score", "delta_net").stderr == f"agent: {wanted}\n"
     (root / "agent.toml").write_text("no toml")
     assert "is no TOML" in agent(root, "score", "delta_net").stderr
     (root / "agent.toml").write_bytes(b'\xef\xbb\xbfprotocol = "fast"\r\n')
     assert agent(root, "list").exit_code == agent(root, "score", "delta_net").exit_code == 0
+
+
+def test_a_misspelt_variable_is_told_and_the_command_goes_on(scored: Path) -> None:
+    done = agent(scored, "score", "delta_net", AGENT_PROTOCL="fast", AGENT_OF_A_BUILD_SERVER="x")
+    assert done.exit_code == 0
+    assert done.stderr.splitlines() == [
+        "AGENT_OF_A_BUILD_SERVER is no setting and has no effect",
+        "AGENT_PROTOCL is no setting and has no effect; did you mean AGENT_PROTOCOL?"]  # fmt: skip
+    assert agent(scored, "score", "delta_net", AGENT_SEED="x").stderr == "agent: AGENT_SEED=x: it must be a whole number\n"
 
 
 def test_an_agent_toml_that_is_no_file_is_a_sentence(root: Path) -> None:
