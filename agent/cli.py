@@ -16,7 +16,7 @@ from .errors import BadInput
 from .evaluate import EvaluationFailed
 from .history import Entry, Past
 from .importer import Imported, import_files
-from .output import console, print_done, print_json, print_replay, say, tell
+from .output import console, print_done, print_json, print_replay, say, say_empty, tell
 from .settings import Settings, load, unknown_variables
 from .setup import evaluator_for, job_for, proposer_for, repo_for
 from .text import one_line, printable
@@ -59,8 +59,9 @@ def run(
 ) -> None:
     """Make new attempts: propose, check, train, score, reflect, record.
 
-    An empty history has its baseline scored first. Ctrl-C ends cleanly; what was under way is taken up by
-    the next run. A model's key is read from OPENAI_API_KEY, its server's address also from OPENAI_BASE_URL.
+    Where no variant has a whole score under the protocol yet, the baseline delta_net is scored first. Ctrl-C ends
+    cleanly; what was under way is taken up by the next run. A model's key is read from OPENAI_API_KEY, its server's
+    address also from OPENAI_BASE_URL.
     """
     settings = _settings(
         root,
@@ -102,13 +103,14 @@ def list_(
 ) -> None:
     """Every attempt: status, six task scores, MAD score, parent.
 
-    Imported rows show each distinct name and values once; they were not measured here.
+    `1/11` stands for a task of which one setting out of eleven is done. Imported rows show each distinct name
+    and values once; they were not measured here.
     """
     if json_ and csv:
         raise BadInput("--json and --csv: choose one of them")
     past = _past(root)
-    if not (root / "history").is_dir():
-        say(f"there is no history/ in {one_line(str(root.absolute()), 200)}: `agent run` makes the first attempt")
+    if not past.entries:
+        say_empty(root)
     past = past if at is None else past.until(at)
     found = listing.rows(past)
     rows = [row for row in found if protocol in (None, row.protocol)]
@@ -123,8 +125,6 @@ def list_(
         out.print(listing.table(rows, out.width))
     elif found:
         say(f"nothing was tried under {protocol} yet; {len(found)} row(s) of other protocols are left out")
-    elif (root / "history").is_dir():
-        say("history/ holds no attempt yet: `agent run` makes the first")
 
 
 @app.command("show")
@@ -136,7 +136,8 @@ def show_(
 ) -> None:
     """One attempt in full: proposal, scores, insight, change, files.
 
-    Scores stand beside the parent's; `noise` is two sigma of a difference between two scores.
+    Scores stand beside the parent's, where none was scored beside the baseline's; `noise` is two sigma of a
+    difference between two scores. Of a row that is not whole the settings that are done are listed.
     """
     past = _past(root)
     entry = past.find(entry_id)
@@ -204,7 +205,8 @@ def score(
 ) -> None:
     """Check, train and score a variant written by hand.
 
-    It becomes an attempt of its own. Exit status 1: it got no score.
+    It becomes an attempt of its own, beside its parent or the baseline delta_net; in a git checkout the source is
+    committed with it. Exit status 1: it got no score.
     """
     settings = _settings(
         root,
@@ -223,7 +225,7 @@ def score(
     if json_:
         print_json(show.as_json(entry, history.read(root)))
     else:
-        print_done(console(), root, [entry])
+        print_done(console(), root, [entry], in_full=True)
     raise typer.Exit(0 if entry.status == "scored" else 1)
 
 

@@ -7,13 +7,14 @@ from functools import partial
 from itertools import repeat
 
 from . import history, policy, trial, variants
+from .compare import BASELINE
 from .errors import BadInput, EnvironmentFault
 from .exchange import LLMError
 from .history import Entry, Pass, Past
 from .interrupted import put_back_orphans, resumable
 from .job import Failed, Job, proposer_of, seal, start, tidy
 from .patch import PatchError, apply, unified_diff
-from .policy import BASELINE, Brief
+from .policy import Brief
 from .proposers import Setback
 from .reply import Proposal, ReplyError, parse
 from .slots import as_they_end

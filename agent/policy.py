@@ -16,7 +16,6 @@ from .listing import imported_lines
 from .records import COLUMNS, ProtocolInfo, Score, mean_score
 from .text import one_line
 
-BASELINE = "delta_net"
 _ROWS, _LESSONS, _FAILURES, _REPORTED = 40, 30, 20, 30
 _TEMPERATURE = 3.0  # ranks over which the chance to be a parent falls by e
 _CURIOSITY = 0.02  # the chance that even the last in rank keeps

@@ -62,6 +62,7 @@ class Attempt(Start):
     noise: (
         dict[str, float | None] | None
     )  # column -> sigma over seeds, as known when versus_parent was judged
+    setting_noise: dict[str, float | None] | None = None  # TASK:SETTING -> the same, of a row that is not whole
     finished: datetime
 
 

@@ -7,14 +7,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from conftest import BASELINE, git, reply, store
 from pytest_httpserver import HTTPServer
+from rich.console import Console
 from typer.testing import CliRunner, Result
 from werkzeug import Request, Response
 
+from agent import history, listing
 from agent.cli import app
 from agent.records import COLUMN_OF, COLUMNS
 
@@ -120,6 +123,80 @@ def test_a_usage_error_is_json_where_json_was_asked_for(root: Path, arguments: l
     assert "Usage: " in done.stderr
 
 
+def partial(root: Path, entry: str, *left_out: str) -> dict[str, dict[str, object]]:
+    """Makes that entry a row of which these TASK:SETTING are not done; its tasks."""
+    file = root / "history" / entry / "evaluation.json"
+    found = json.loads(file.read_text())
+    for task, _, setting in (name.partition(":") for name in left_out):
+        del found["tasks"][task]["settings"][setting]
+        found["tasks"][task] |= {"accuracy": None, "settings_done": len(found["tasks"][task]["settings"])}
+        found["scores"][COLUMN_OF[task]] = None
+    earlier = [{"device": {"kind": "cuda", "name": name}, "versions": {}} for name in ("GPU A", "GPU B", "GPU A")]
+    file.write_text(json.dumps(found | {"status": "partial", "mad_score": None, "earlier": earlier}))
+    return found["tasks"]
+
+
+def test_a_row_that_is_not_whole_shows_what_is_done_and_where(scored: Path) -> None:
+    tasks = partial(scored, "0000", "memorization:seq_len=64", "compression:baseline", "compression:seq_len=64")
+    (row,) = document(agent(scored, "list", "--json"))  # type: ignore[misc]
+    assert (row["settings"], row["settings_done"]) == ("9/12", {"Memorize": "1/2"})
+    assert row["devices"] == ["GPU A", "GPU B", "stub"]
+    (line,) = [line for line in agent(scored, "list").stdout.splitlines() if "0000" in line]
+    assert line.split()[5:9] == ["1/2", *line.split()[6:8], "partial"]
+    shown = [line.split() for line in agent(scored, "show", "0000").stdout.splitlines()]
+    assert "GPU A, GPU B, stub" in agent(scored, "show", "0000").stdout
+    assert ["Memorize", "1/2", "done", "±0.0028"] in shown
+    assert ["Compress", "none", "done", "±0.0028"] in shown
+    done = [line[:3] for line in shown[shown.index(["Settings", "that", "are", "done"]) + 2 :] if len(line) == 3 and line[0] in COLUMN_OF]
+    assert done == [
+        [task, name, f"{result['accuracy']:.4f}"]
+        for task, found in tasks.items() for name, result in found["settings"].items()  # type: ignore[attr-defined]
+    ]  # fmt: skip
+
+
+def test_a_score_without_a_parent_stands_beside_the_baseline(scored: Path) -> None:
+    store(scored, "mine", BASELINE + "# stub: score=0.5\n")
+    done = agent(scored, "score", "mine")
+    assert done.exit_code == 0
+    base = document(agent(scored, "show", "0000", "--json"))["scores"]  # type: ignore[index]
+    told = [line.split() for line in done.stdout.splitlines()]
+    assert ["task", "score", "delta_net", "difference", "noise", "predicted"] in told
+    assert ["Memorize", "0.5000", f"{base['Memorize']:.4f}", f"{0.5 - base['Memorize']:+.4f}", "±0.0028"] in told
+    assert f"against delta_net ({'better' if sum(base.values()) < 3 else 'worse'}, noise 0.0012)" in done.stdout
+    lesson = (scored / "history" / "0001" / "insight.md").read_text()
+    assert f"- Memorize: 0.5000, {0.5 - base['Memorize']:+.4f} against delta_net (above the noise)" in lesson
+    row = document(agent(scored, "show", "0001", "--json"))
+    assert (row["parent"], row["versus_parent"], row["compared"]["name"]) == (None, "unknown", "delta_net")  # type: ignore[index]
+    again = agent(scored, "score", "delta_net").stdout  # the baseline stands beside nothing
+    assert ["task", "score", "parent", "difference", "noise", "predicted"] in [line.split() for line in again.splitlines()]
+
+
+def test_a_part_stands_beside_the_same_settings_of_the_baseline(scored: Path) -> None:
+    mine = store(scored, "mine", BASELINE + "# stub: score=0.5\n")
+    assert agent(scored, "score", "mine").exit_code == 0
+    left = partial(scored, "0001", "memorization:seq_len=64", *(f"{t}:{s}" for t in list(COLUMN_OF)[:3] for s in ("baseline", "seq_len=64")))
+    done = agent(scored, "score", str(mine), "--from", str(scored / "history" / "0001"))
+    assert done.exit_code == 0, done.stderr
+    base = document(agent(scored, "show", "0000", "--json"))["evaluation"]["tasks"]["memorization"]["settings"]["baseline"]["accuracy"]  # type: ignore[index]
+    told = [line.split() for line in done.stdout.splitlines()]
+    assert ["memorization", "baseline", "0.5000", f"{base:.4f}", f"{0.5 - base:+.4f}", "±0.0028"] in told
+    assert sum(len(found["settings"]) for found in left.values()) == 5  # type: ignore[arg-type]
+    assert "0002 mine: scored, 5 of 12 settings, of 5 that delta_net has, too: " in done.stdout
+    assert "2 of noise not measured" in done.stdout
+
+
+def test_the_mean_is_called_a_mad_score_where_it_is_one_in_both_tables(scored: Path) -> None:
+    assert agent(scored, "score", "delta_net", "--protocol", "mad").exit_code == 0
+    smoke, mad = listing.rows(history.read(scored))
+    for width in (80, 200):
+        for rows, words in (([smoke], {"mean", "six"}), ([mad], {"MAD", "score"}), ([smoke, mad], {"MAD/", "mean", "six"})):
+            out = Console(width=width, file=StringIO())
+            out.print(listing.table(rows, width))
+            title = out.file.getvalue().partition("0000" if smoke in rows else "0001")[0]  # type: ignore[attr-defined]
+            assert words <= set(title.split())
+            assert ("MAD" in title) == (mad in rows)
+
+
 def test_show_prints_what_the_files_say(root: Path) -> None:
     store(root, "child", BASELINE)
     assert agent(root, "score", "delta_net").exit_code == 0
@@ -204,9 +281,9 @@ def test_a_root_that_does_not_exist(tmp_path: Path) -> None:
 def test_a_folder_without_a_history_is_told_in_one_sentence(root: Path) -> None:
     for form in ([], ["--json"], ["--csv"]):
         done = agent(root, "list", *form)
-        assert (done.exit_code, done.stderr) == (0, f"there is no history/ in {root}: `agent run` makes the first attempt\n")
+        assert (done.exit_code, done.stderr) == (0, f"there is no history/ in {root}: `agent run` makes the first\n")
     (root / "history").mkdir()
-    assert agent(root, "list").stderr == "history/ holds no attempt yet: `agent run` makes the first\n"
+    assert agent(root, "list").stderr == f"history/ holds no attempt in {root}: `agent run` makes the first\n"
 
 
 def test_a_rejection_is_one_json_document_too(root: Path) -> None:
