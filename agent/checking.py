@@ -14,12 +14,12 @@ from .text import one_line, printable
 
 def find_variant(text: str, root: Path) -> Path:
     """The folder or file that is meant: an entry's ID, a path, or the name of a stored variant."""
-    if history.ID.fullmatch(text):
+    if history.meant(text):
         return _of_entry(text, root)
     if text and Path(text).exists():
         return Path(text)
-    if text in variants.names(root):
-        return variants.folder_of(root, text)
+    if (name := variants.named(root, text)) in variants.names(root):
+        return variants.folder_of(root, name)
     raise BadInput(
         f"there is no variant {one_line(text, 200)!r}: give its folder, its file, its name or an entry's ID"
     )

@@ -4,10 +4,11 @@ import sys
 from contextlib import closing
 from io import TextIOWrapper
 from pathlib import Path
+from typing import Any
 
 import typer
 
-from . import history, listing, loop, options, show
+from . import history, listing, loop, options, show, trial, variants
 from . import replay as replaying
 from .checking import check_report, find_variant
 from .ending import Sentences
@@ -15,8 +16,8 @@ from .errors import BadInput
 from .evaluate import EvaluationFailed
 from .history import Entry, Past
 from .importer import Imported, import_files
-from .output import console, print_done, print_json, print_replay, say, tell
-from .settings import load
+from .output import console, print_done, print_json, print_replay, say, say_empty, tell
+from .settings import Settings, load, unknown_variables
 from .setup import evaluator_for, job_for, proposer_for, repo_for
 from .text import one_line, printable
 
@@ -58,11 +59,12 @@ def run(
 ) -> None:
     """Make new attempts: propose, check, train, score, reflect, record.
 
-    An empty history has its baseline scored first. Ctrl-C ends cleanly; what was under way is taken up by
-    the next run. A model's key is read from OPENAI_API_KEY, its server's address also from OPENAI_BASE_URL.
+    Where no variant has a whole score under the protocol yet, the baseline delta_net is scored first. Ctrl-C ends
+    cleanly; what was under way is taken up by the next run. A model's key is read from OPENAI_API_KEY, its server's
+    address also from OPENAI_BASE_URL.
     """
-    settings = load(
-        _existing(root),
+    settings = _settings(
+        root,
         {
             "iterations": iterations,
             "parallel": parallel,
@@ -101,11 +103,14 @@ def list_(
 ) -> None:
     """Every attempt: status, six task scores, MAD score, parent.
 
-    Imported rows show each distinct name and values once; they were not measured here.
+    `1/11` stands for a task of which one setting out of eleven is done. Imported rows show each distinct name
+    and values once; they were not measured here.
     """
     if json_ and csv:
         raise BadInput("--json and --csv: choose one of them")
     past = _past(root)
+    if not past.entries:
+        say_empty(root)
     past = past if at is None else past.until(at)
     found = listing.rows(past)
     rows = [row for row in found if protocol in (None, row.protocol)]
@@ -120,8 +125,6 @@ def list_(
         out.print(listing.table(rows, out.width))
     elif found:
         say(f"nothing was tried under {protocol} yet; {len(found)} row(s) of other protocols are left out")
-    else:
-        console().print("No attempts yet: `agent run` makes the first.")
 
 
 @app.command("show")
@@ -133,7 +136,8 @@ def show_(
 ) -> None:
     """One attempt in full: proposal, scores, insight, change, files.
 
-    Scores stand beside the parent's; `noise` is two sigma of a difference between two scores.
+    Scores stand beside the parent's, where none was scored beside the baseline's; `noise` is two sigma of a
+    difference between two scores. Of a row that is not whole the settings that are done are listed.
     """
     past = _past(root)
     entry = past.find(entry_id)
@@ -166,7 +170,7 @@ def replay(
     """
     entry = _past(root).find(entry_id)
     recorded, keys = replaying.recorded_evaluation(entry), replaying.chosen(entry, only or [])
-    settings = load(
+    settings = _settings(
         root,
         {
             "protocol": recorded.protocol.name,
@@ -201,10 +205,11 @@ def score(
 ) -> None:
     """Check, train and score a variant written by hand.
 
-    It becomes an attempt of its own. Exit status 1: it got no score.
+    It becomes an attempt of its own, beside its parent or the baseline delta_net; in a git checkout the source is
+    committed with it. Exit status 1: it got no score.
     """
-    settings = load(
-        _existing(root),
+    settings = _settings(
+        root,
         {
             "protocol": protocol,
             "device": device,
@@ -214,12 +219,13 @@ def score(
             "commit": False if no_commit else None,
         },
     )
+    name = variants.named(root, name)
     with job_for(root, settings, console(err=json_)) as job:
-        entry = loop.score_from(job, name, from_) if from_ else loop.score_stored(job, name)
+        entry = trial.score_from(job, name, from_) if from_ else loop.score_stored(job, name)
     if json_:
         print_json(show.as_json(entry, history.read(root)))
     else:
-        print_done(console(), root, [entry])
+        print_done(console(), root, [entry], in_full=True)
     raise typer.Exit(0 if entry.status == "scored" else 1)
 
 
@@ -236,7 +242,7 @@ def check(
 
     Exit status 1: rejected.
     """
-    settings = load(_existing(root), {"device": device, "sandbox": sandbox})
+    settings = _settings(root, {"device": device, "sandbox": sandbox})
     path = find_variant(variant, root)
     try:
         report = evaluator_for(settings).check(path, against=_stored(root), seed=seed)
@@ -261,7 +267,7 @@ def import_(
     One entry a file, kept verbatim, marked as imported and never ranked as measured. What is missing or odd
     in a record is told. Exit status 2: a file could not be read as a record.
     """
-    settings = load(_existing(root), {"commit": False if no_commit else None})
+    settings = _settings(root, {"commit": False if no_commit else None})
     done: list[Imported] = []
     for imported in import_files(root, files, repo_for(root, settings, say), say):
         done.append(imported)
@@ -270,6 +276,11 @@ def import_(
     if json_:
         print_json([imported.__dict__ for imported in done])
     raise typer.Exit(2 if any(imported.id is None for imported in done) else 0)
+
+
+def _settings(root: Path, flags: dict[str, Any]) -> Settings:
+    tell(unknown_variables())
+    return load(_existing(root), flags)
 
 
 def _existing(root: Path) -> Path:

@@ -6,15 +6,16 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from . import process
 from .errors import AgentError, BadInput, EnvironmentFault
-from .files import read_bounded
+from .events import Event, describe
+from .files import append_line, read_bounded
 from .process import Bounds, Ended
-from .records import CheckReport, Evaluation, ProtocolInfo, Record
+from .records import CheckReport, Evaluation, ProtocolInfo, Record, now
 from .text import one_line
 from .threads import Leash
 
@@ -29,23 +30,6 @@ _PASSED_ON = re.compile(
 )
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|AUTH", re.IGNORECASE)
 T = TypeVar("T", bound=Record)
-
-
-class Event(Record):
-    """One line of `score --events`."""
-
-    event: Literal["progress", "setting", "note"]
-    task: str | None = None
-    setting: str | None = None
-    settings_done: int | None = None
-    settings_total: int | None = None
-    step: int | None = None
-    steps: int | None = None
-    accuracy: float | None = None
-    steps_per_second: float | None = None
-    seconds_left: float | None = None
-    seconds: float | None = None
-    message: str | None = None
 
 
 _EVENT = TypeAdapter(Event)
@@ -112,7 +96,7 @@ class Evaluator:
             self._environment(),
             self.bounds,
             log=out / "train.log",
-            on_line=lambda line: _hand_over(line, on_event),
+            on_line=lambda line: _hand_over(line, on_event, out / "train.log"),
             leash=self.leash,
         )
         if ended.timed_out:
@@ -186,12 +170,14 @@ def ended_evaluation(folder: Path) -> Evaluation:
     return found
 
 
-def _hand_over(line: str, on_event: Callable[[Event], None]) -> None:
-    """Progress only informs, so a line that is none is not worth a failure."""
+def _hand_over(line: str, on_event: Callable[[Event], None], log: Path) -> None:
+    """Progress only informs, so a line that is none is not worth a failure; what stays true of it is logged."""
     try:
         event = _EVENT.validate_json(line)
     except ValidationError:
         return
+    if event.event != "progress":
+        append_line(log, f"{now():%Y-%m-%d %H:%M:%S}  {describe(event)}")
     on_event(event)
 
 
@@ -208,7 +194,7 @@ def _expect(ended: Ended, *statuses: int) -> None:
 
 def _fault(ended: Ended) -> AgentError:
     kind = BadInput if ended.status == 2 else EnvironmentFault
-    return kind(_last_line(ended).removeprefix("error: "))
+    return kind(_last_line(ended).removeprefix("evaluator: "))
 
 
 def _last_line(ended: Ended) -> str:

@@ -7,20 +7,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
-from pathlib import Path
-from typing import TypeVar
+from pathlib import Path, PurePath
 
 from pydantic import ValidationError
 
 from .errors import BadInput, EnvironmentFault
-from .files import read_bounded, read_text, sync_folder, unreadable, write_whole
-from .records import VERSION, Attempt, CheckReport, Evaluation, Record, Score, Start, mean_score
+from .files import read_text, sync_folder, unreadable, write_whole
+from .recordfile import read_record, why
+from .records import Attempt, CheckReport, Evaluation, Score, Start, mean_score
 from .text import one_line, printable
 
 ID = re.compile(r"r?[0-9]{4,9}")
-_RECORD_LIMIT = 16 << 20
 _PROSE_LIMIT = 1 << 20
-R = TypeVar("R", bound=Record)
 
 
 @dataclass(frozen=True)
@@ -75,6 +73,14 @@ class Entry:
         return read_text(self.folder / name, _PROSE_LIMIT)
 
 
+def meant(text: str) -> str | None:
+    """The ID that is meant by `0007`, `7`, `R7` or `history/0007/`; None where none is."""
+    found = re.fullmatch(r"(?:.*/)?history/(r?[0-9]{4,9})/*|([rR]?)([0-9]{1,9})", text)
+    if found is None:
+        return None
+    return found[1] or f"{found[2].lower()}{found[3]:0>4}"
+
+
 @dataclass(frozen=True)
 class Past:
     """The whole history: what could be read, oldest first, and a sentence for each entry that could not."""
@@ -82,19 +88,18 @@ class Past:
     entries: tuple[Entry, ...]
     problems: tuple[str, ...]
 
-    def find(self, entry_id: str) -> Entry:
-        """The entry of that ID, also as `7` for 0007 or `R7` for r0007; or BadInput."""
-        short = re.fullmatch(r"([rR]?)([0-9]{1,3})", entry_id)
-        meant = f"{short[1].lower()}{int(short[2]):04d}" if short else entry_id.lower()
+    def find(self, text: str) -> Entry:
+        """The entry of that ID, also as `7` for 0007, `R7` for r0007 or the path of its folder; or BadInput."""
+        wanted = meant(text) or text.lower()
         for entry in self.entries:
-            if entry.id == meant:
+            if entry.id == wanted:
                 return entry
         for problem in self.problems:
-            if problem.startswith(f"history/{meant}:"):
+            if problem.startswith(f"history/{wanted}:"):
                 raise BadInput(problem)
-        raise BadInput(
-            f"there is no entry {one_line(entry_id, 40)!r} in history/; `agent list` shows them all"
-        )
+        named = [entry.id for entry in self.entries if entry.name == PurePath(text).name]
+        hint = f"the entries of that name are {', '.join(named)}" if named else "`agent list` shows them all"
+        raise BadInput(f"there is no entry {one_line(text, 120)!r} in history/; {hint}")
 
     def until(self, entry_id: str) -> "Past":
         """The history as it stood when that entry was the last one."""
@@ -110,7 +115,7 @@ def read(root: Path) -> Past:
             entries.append(load(folder))
             problems += [f"history/{folder.name}: {one_line(name, 60)} cannot be read; left out" for name in unreadable(folder)]
         except (ValidationError, ValueError, OSError) as error:
-            problems.append(f"history/{folder.name}: {_why(error)}; passed over")
+            problems.append(f"history/{folder.name}: {why(error)}; passed over")
     strangers = [path.name for path in _subfolders(root) if not ID.fullmatch(path.name)]
     problems += [f"history/{one_line(name, 60)}: not the name of an entry; passed over" for name in strangers]
     return Past(tuple(entries), tuple(problems))
@@ -134,11 +139,11 @@ def _order(entry_id: str) -> tuple[bool, int]:
 
 def load(folder: Path) -> Entry:
     """The entry in `folder`; ValueError or OSError where its records are damaged."""
-    attempt = _read_record(folder / "attempt.json", Attempt)
-    start = attempt or _read_record(folder / "start.json", Start)
+    attempt = read_record(folder / "attempt.json", Attempt)
+    start = attempt or read_record(folder / "start.json", Start)
     _check_identity(folder, start)
     measured = attempt is not None and attempt.status in ("scored", "train-failed", "audit-failed")
-    evaluation = _read_record(folder / "evaluation.json", Evaluation) if measured else None
+    evaluation = read_record(folder / "evaluation.json", Evaluation) if measured else None
     if attempt is not None and attempt.status == "scored" and evaluation is None:
         raise ValueError("attempt.json says scored, but evaluation.json is missing")
     running = attempt is None and _is_locked(folder / "start.json")
@@ -150,47 +155,12 @@ def _check_identity(folder: Path, start: Start | None) -> None:
         raise ValueError(f"its record says that it is {one_line(start.id, 40)}: a copy?")
 
 
-def _read_record(path: Path, model: type[R]) -> R | None:
-    """The record in `path`, None where the file is missing, ValueError where it is no such record."""
-    try:
-        data = read_bounded(path, _RECORD_LIMIT)
-    except FileNotFoundError:
-        return None
-    try:
-        if issubclass(model, Start):
-            _check_version(data)
-        return model.model_validate_json(data)
-    except ValidationError as error:
-        raise ValueError(f"{path.name} is damaged ({_why(error)})") from error
-
-
-class _Versioned(Record):
-    version: int
-
-
-def _check_version(data: bytes) -> None:
-    """Before anything else is read: a newer program may mean other things by the same words."""
-    version = _Versioned.model_validate_json(data).version
-    if version > VERSION:
-        raise ValueError(f"written by a newer program (version {version}, this one reads {VERSION})")
-
-
 def read_check(folder: Path) -> CheckReport | None:
     """What the gates said of the variant of this entry, None where they have not spoken (whole)."""
     try:
-        return _read_record(folder / "check.json", CheckReport)
+        return read_record(folder / "check.json", CheckReport)
     except (ValueError, OSError):
         return None
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        return one_line(f"{where}: {first['msg']}" if where else first["msg"], 160)
-    if isinstance(error, OSError):
-        return f"cannot be read ({error.strerror})"
-    return str(error)
 
 
 def _is_locked(path: Path) -> bool:

@@ -1,7 +1,9 @@
 """An insight without a model: a template over measured numbers, and labelled as one."""
 
-from .compare import Comparison, bar, mean_bar, minus
-from .records import COLUMNS, mean_name, mean_score
+from collections import Counter
+
+from .compare import Comparison, Setting, bar, judged, mean_bar, minus
+from .records import COLUMNS, Versus, mean_name, mean_score
 
 
 def measured_insight(comparison: Comparison) -> str:
@@ -12,19 +14,44 @@ def measured_insight(comparison: Comparison) -> str:
         "Written by a template over the measured scores; no model was asked.",
         "",
     ]
-    return "\n".join(lines + [_line(comparison, column) for column in COLUMNS]) + "\n"
+    lines += [_line(comparison, column) for column in COLUMNS]
+    if comparison.settings:
+        lines += ["", "Setting by setting:", "", *(_of_setting(comparison, setting) for setting in comparison.settings)]
+    return "\n".join(lines) + "\n"
 
 
 def _lesson(comparison: Comparison) -> str:
-    mean, old = mean_score(dict(comparison.scores)), mean_score(dict(comparison.parent_scores))
-    head = f"{comparison.name} under {comparison.protocol}: {mean_name(comparison.protocol)} {_number(mean)}"
-    difference = minus(mean, old)
-    if comparison.parent is None or difference is None:
-        return f"{head}."
+    most = "" if comparison.settings or minus(*_means(comparison)) is None else _most(comparison)
+    return f"{comparison.name} under {comparison.protocol}: {in_short(comparison)}.{most}"
+
+
+def in_short(comparison: Comparison) -> str:
+    """`mean of six 0.4994, -0.0044 against delta_net (within noise, noise 0.1031)`; or how its settings compare."""
+    if comparison.settings:
+        return _settings_in_short(comparison)
+    mean, old = _means(comparison)
+    head, difference = f"{mean_name(comparison.protocol)} {_number(mean)}", minus(mean, old)
+    if difference is None:
+        return head
     limit = mean_bar(comparison.noise)
     beside = f", noise {limit:.4f}" if limit is not None else ", noise not measured"
-    verdict = f"{difference:+.4f} against {comparison.parent} ({comparison.versus_parent}{beside})"
-    return f"{head}, {verdict}.{_most(comparison)}"
+    return f"{head}, {difference:+.4f} against {comparison.against} ({comparison.versus}{beside})"
+
+
+def _means(comparison: Comparison) -> tuple[float | None, float | None]:
+    return mean_score(dict(comparison.scores)), mean_score(dict(comparison.parent_scores))
+
+
+def _settings_in_short(comparison: Comparison) -> str:
+    head = f"{len(comparison.settings)} of {comparison.of} settings"
+    known = [setting for setting in comparison.settings if setting.difference is not None]
+    if not known:
+        return head
+    found = Counter(judged(setting.difference, bar(setting.sigma)) for setting in known)
+    words: dict[Versus, str] = {word: word for word in ("better", "worse", "within noise")}
+    words["unknown"] = "of noise not measured"
+    told = ", ".join(f"{found[verdict]} {word}" for verdict, word in words.items() if found[verdict])
+    return f"{head}, of {len(known)} that {comparison.against} has, too: {told}"
 
 
 def _most(comparison: Comparison) -> str:
@@ -37,19 +64,23 @@ def _most(comparison: Comparison) -> str:
 
 
 def _line(comparison: Comparison, column: str) -> str:
-    text = f"- {column}: {_number(comparison.scores.get(column))}"
     difference, limit = comparison.differences[column], bar(comparison.noise.get(column))
-    if difference is not None:
-        text += f", {difference:+.4f} against the parent"
-        text += (
-            ""
-            if limit is None
-            else " (above the noise)"
-            if abs(difference) > limit
-            else " (within the noise)"
-        )
+    text = f"- {column}: {_number(comparison.scores.get(column))}{_moved(comparison, difference, limit)}"
     predicted = comparison.prediction.get(column)
     return text + (f"; predicted {predicted:+.3f}" if predicted is not None else "")
+
+
+def _of_setting(comparison: Comparison, setting: Setting) -> str:
+    moved = _moved(comparison, setting.difference, bar(setting.sigma))
+    return f"- {setting.task} {setting.name}: {_number(setting.accuracy)}{moved}"
+
+
+def _moved(comparison: Comparison, difference: float | None, limit: float | None) -> str:
+    if difference is None:
+        return ""
+    other = "the parent" if comparison.against == comparison.parent else comparison.against
+    beyond = "" if limit is None else " (above the noise)" if abs(difference) > limit else " (within the noise)"
+    return f", {difference:+.4f} against {other}{beyond}"
 
 
 def _number(value: float | None) -> str:

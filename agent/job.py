@@ -6,16 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import history
-from .compare import Comparison, measured, results_csv
+from .compare import Comparison, compare, results_csv
 from .desk import Desk
 from .errors import BadInput
 from .evaluate import Evaluator
 from .exchange import LLMError
 from .history import Entry, Pass
-from .insight import measured_insight
+from .insight import in_short, measured_insight
 from .progress import Reporter
 from .proposers import Proposer
-from .records import VERSION, Attempt, Evaluation, Failure, Kind, ProtocolInfo, Start, mean_name, now
+from .records import VERSION, Attempt, CheckReport, Evaluation, Failure, Kind, ProtocolInfo, Start, now
 from .reply import Proposal
 from .repo import Repo, catch_up, follow
 
@@ -55,30 +55,24 @@ def tidy(root: Path, repo: Repo | None, say: Callable[[str], None]) -> None:
 def record(job: Job, opened: Pass, evaluation: Evaluation, proposal: Proposal | None) -> Entry:
     """Write what was measured and learned, and seal the entry."""
     name = proposal.name if proposal else opened.start.name or evaluation.variant.name
-    parent = opened.start.parent
-    before = measured(history.read(job.root), parent, evaluation.fingerprint) if parent else None
-    comparison = Comparison(
-        name,
-        parent,
-        evaluation.protocol.name,
-        evaluation.row,
-        before.scores if before else {},
-        job.protocol.noise,
-        proposal.prediction if proposal else {},
-    )
+    predicted = proposal.prediction if proposal else {}
+    comparison = compare(history.read(job.root), name, opened.start.parent, evaluation, job.protocol, predicted)
     opened.write("results.csv", results_csv([(name, evaluation.row)]))
     _reflect(job, opened, comparison, proposal)
     return seal(job, opened, name, None, comparison)
 
 
 def keep_evaluation(
-    job: Job, folder: Path, name: str, evaluation: Evaluation, kind: Kind, source: str, parent: str | None
-) -> Entry:
-    """An entry out of the files of an evaluation that was made elsewhere."""
+    job: Job, folder: Path, name: str, evaluation: Evaluation, kind: Kind, source: str, parent: str | None,
+    report: CheckReport | None = None,
+) -> Entry:  # fmt: skip
+    """An entry out of the files of an evaluation that was made elsewhere, and what the gates say of the variant here."""
     with history.begin(job.root, start(job, name, parent, kind, source)) as opened:
         for file in ("evaluation.json", "runs.csv", "train.log"):
             if (folder / file).is_file():
                 shutil.copyfile(folder / file, opened.folder / file)
+        if report:
+            opened.write("check.json", report.model_dump_json(indent=2) + "\n")
         return record(job, opened, evaluation, None)
 
 
@@ -107,6 +101,7 @@ def seal(
         error=failed.reason if failed else None,
         versus_parent=compared.versus_parent if compared else "unknown",
         noise=dict(compared.noise) if compared else None,
+        setting_noise={f"{s.task}:{s.name}": s.sigma for s in compared.settings} if compared and compared.settings else None,
         finished=now(),
     )
     with job.desk:
@@ -114,23 +109,16 @@ def seal(
         job.desk.give_back(opened.id)
         entry = history.load(opened.folder)
         job.reporter.rest()
-        job.reporter.say(_summary(entry))
+        job.reporter.say(_summary(entry, compared))
         follow(job.repo, entry, job.reporter.say)
     return entry
 
 
-def _summary(entry: Entry) -> str:
+def _summary(entry: Entry, compared: Comparison | None) -> str:
     about = f"{entry.id} {entry.name or '(no name)'}: {entry.status}"
     if entry.attempt and entry.attempt.error:
         return f"{about}: {entry.attempt.error}"
-    protocol = entry.about.protocol if entry.about else None
-    score = (
-        f", {mean_name(protocol)} {entry.mad_score:.4f}" if entry.mad_score is not None else ", not complete"
-    )
-    versus = entry.attempt.versus_parent if entry.attempt else "unknown"
-    parent = entry.attempt.parent if entry.attempt else None
-    beside = f"parent {parent}" if versus == "unknown" else f"{versus} against {parent}"
-    return about + score + (f" ({beside})" if parent else "")
+    return f"{about}, {in_short(compared)}" if compared else about
 
 
 def start(

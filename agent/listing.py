@@ -12,7 +12,7 @@ from rich.text import Text
 from .compare import results_csv
 from .errors import BadInput
 from .history import Entry, Past
-from .records import COLUMNS, Score, Versus, mean_name, mean_score
+from .records import COLUMN_OF, COLUMNS, Score, Versus, mean_name, mean_score
 from .text import one_line
 
 _WIDE = 132  # columns; narrower, rich would leave out names and cut scores
@@ -34,6 +34,8 @@ class Row:
     fingerprint: str | None
     scores: dict[str, Score | float]
     settings: str | None  # "12/66" where the evaluation is not complete
+    settings_done: dict[str, str]  # column -> "1/11" of each that is not, where some are done
+    devices: tuple[str, ...]  # every one that had a part in it, the oldest first
     error: str | None
     lesson: str | None
     sources: tuple[str, ...]  # imported: the entries that hold this line
@@ -45,6 +47,7 @@ class Row:
             "scores": scores,
             "mad_score": mean_score(scores) if self.kind != "imported" and self.protocol == "mad" else None,
             "mean_of_six": mean_score(scores) if self.kind != "imported" else None,
+            "devices": list(self.devices),
             "sources": list(self.sources),
         }
 
@@ -87,6 +90,8 @@ def _row(entry: Entry) -> Row:
         evaluation.fingerprint if evaluation and scored else None,
         dict(entry.scores),
         _settings(entry),
+        settings_done(entry),
+        tuple(evaluation.devices) if evaluation and scored else (),
         attempt.error if attempt else None,
         entry.lesson,
         (),
@@ -98,6 +103,16 @@ def _settings(entry: Entry) -> str | None:
         return None
     tasks = entry.evaluation.tasks.values()
     return f"{sum(task.settings_done for task in tasks)}/{sum(task.settings_total for task in tasks)}"
+
+
+def settings_done(entry: Entry) -> dict[str, str]:
+    """Column -> `1/11`, of each column that has no score yet though some of its settings are done."""
+    tasks = entry.evaluation.tasks if entry.evaluation and entry.scores else {}
+    return {
+        COLUMN_OF[task]: f"{found.settings_done}/{found.settings_total}"
+        for task, found in tasks.items()
+        if task in COLUMN_OF and found.settings_done and entry.scores.get(COLUMN_OF[task]) is None
+    }
 
 
 def _imported(
@@ -121,6 +136,8 @@ def _imported(
             None,
             dict(scores),
             None,
+            {},
+            (),
             None,
             entry.lesson if name == own else None,
             (entry.id,),
@@ -169,13 +186,13 @@ def table(shown: Sequence[Row], width: int = 240) -> Table | Text:
 
 def _narrow(shown: Sequence[Row]) -> Text:
     """For 80 columns; a name that is longer goes on on the next line."""
-    titles = [*(column.rpartition(" ") for column in COLUMNS), ("mean", "", "of six")]
+    titles = [*(column.rpartition(" ") for column in COLUMNS), _mean_title(shown).partition(" ")]
     lines = [_figures([top for top, _, _ in titles]), _figures([last for _, _, last in titles])]
     for row in shown:
         beside = f"{row.versus_parent} against {row.parent}" if row.success else f"child of {row.parent}"
         words = (row.name or "(no name)", row.status, row.protocol or _in_records(row), beside if row.parent else "")
         lines.append(f"{row.id}  {one_line(', '.join(word for word in words if word), 400)}")
-        lines.append(_figures([*(cell(row.scores.get(column)) for column in COLUMNS), _mean(row)]))
+        lines.append(_figures(_cells(row)))
     return Text("\n".join(line for line in lines if line))
 
 
@@ -191,10 +208,7 @@ def _grid(shown: Sequence[Row]) -> Table:
     grid.add_column("status", no_wrap=True)
     for column in COLUMNS:
         grid.add_column(column.replace(" ", "\n"), justify="right", no_wrap=True)
-    means = {mean_name(row.protocol) for row in shown if row.fingerprint} or {"mean of six"}
-    grid.add_column(
-        "mean\nof six" if len(means) > 1 else means.pop().replace(" ", "\n", 1), justify="right", no_wrap=True
-    )
+    grid.add_column(_mean_title(shown).replace(" ", "\n", 1), justify="right", no_wrap=True)
     for name in ("versus\nparent", "parent", "protocol"):
         grid.add_column(name, overflow="fold")
     for row in shown:
@@ -202,8 +216,7 @@ def _grid(shown: Sequence[Row]) -> Table:
             row.id,
             row.name or "(no name)",
             row.status,
-            *(cell(row.scores.get(column)) for column in COLUMNS),
-            _mean(row),
+            *_cells(row),
             row.versus_parent if row.parent and row.success else "",
             row.parent or "",
             row.protocol or _in_records(row),
@@ -212,12 +225,23 @@ def _grid(shown: Sequence[Row]) -> Table:
     return grid
 
 
+def _mean_title(shown: Sequence[Row]) -> str:
+    """Both names where both are there: a MAD score, too, is a mean of six, but no other mean is a MAD score."""
+    means = {mean_name(row.protocol) for row in shown if row.fingerprint}
+    return "MAD/ mean of six" if len(means) > 1 else next(iter(means), "mean of six")
+
+
 def cell(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
 def _in_records(row: Row) -> str:
     return f"in {len(row.sources)} records" if len(row.sources) > 1 else ""
+
+
+def _cells(row: Row) -> list[str]:
+    """The six columns and their mean; of a task that is not whole how many of its settings are done."""
+    return [*(cell(row.scores.get(column)) or row.settings_done.get(column, "") for column in COLUMNS), _mean(row)]
 
 
 def _mean(row: Row) -> str:

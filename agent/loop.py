@@ -5,22 +5,19 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from functools import partial
 from itertools import repeat
-from pathlib import Path
 
-from . import history, policy, variants
-from .errors import BadInput, EnvironmentFault, Rejected
-from .evaluate import EvaluationFailed, ended_evaluation
+from . import history, policy, trial, variants
+from .compare import BASELINE
+from .errors import BadInput, EnvironmentFault
 from .exchange import LLMError
 from .history import Entry, Pass, Past
 from .interrupted import put_back_orphans, resumable
-from .job import Failed, Job, keep_evaluation, proposer_of, record, seal, start, tidy
+from .job import Failed, Job, proposer_of, seal, start, tidy
 from .patch import PatchError, apply, unified_diff
-from .policy import BASELINE, Brief
+from .policy import Brief
 from .proposers import Setback
-from .records import Evaluation
 from .reply import Proposal, ReplyError, parse
 from .slots import as_they_end
-from .text import one_line, printable
 
 _GIVE_UP_AFTER = 3  # attempts in a row to which no model answered
 
@@ -54,41 +51,7 @@ def score_stored(job: Job, name: str) -> Entry:
         for entry in resumable(past, job.root, job.protocol.name, job.seed):
             if entry.start and entry.start.name == name and entry.start.proposer is None:
                 return _resume(job, entry)
-        return _score(job, name, past)
-
-
-def score_from(job: Job, name: str, folder: Path) -> Entry:
-    """Record what was measured elsewhere: this source, under this protocol, and the gates pass here."""
-    variant = variants.folder_of(job.root, name)
-    variants.sources(variant)
-    evaluation = _results_in(folder)
-    if evaluation.fingerprint != job.protocol.fingerprint:
-        raise BadInput(
-            f"{folder} was measured under fingerprint {one_line(evaluation.fingerprint, 64)}, "
-            f"but {job.protocol.name} here has {job.protocol.fingerprint}"
-        )
-    try:
-        report = job.evaluator.check(variant, against=None)
-    except EvaluationFailed as error:
-        raise BadInput(f"variants/{name} could not be checked: {error}") from error
-    if report.verdict != "pass":
-        raise Rejected(f"variants/{name} does not pass the gates: {report.reason}")
-    if evaluation.variant.digest != report.properties.get("digest"):
-        raise BadInput(
-            f"{folder} was measured with another source than variants/{name} holds now "
-            f"(digest {one_line(evaluation.variant.digest, 64)})"
-        )
-    with history.writing(job.root):
-        tidy(job.root, job.repo, job.reporter.say)
-        parent = _parent_of(history.read(job.root), name)
-        return keep_evaluation(job, folder, name, evaluation, "attempt", printable(str(folder)), parent)
-
-
-def _results_in(folder: Path) -> Evaluation:
-    try:
-        return ended_evaluation(folder)
-    except EvaluationFailed as error:
-        raise BadInput(f"--from {folder}: {error}") from error
+        return trial.score(job, name, past)
 
 
 def _finish_interrupted(job: Job) -> Iterator[Entry]:
@@ -130,44 +93,27 @@ def _resume(job: Job, entry: Entry) -> Entry:
     """From the gates on; the evaluator goes on in the same folder where it was."""
     with history.reopen(entry) as opened:
         if opened.start.name is not None:
-            return _evaluate(job, opened, opened.start.name, None)
+            return trial.evaluate(job, opened, opened.start.name, None)
         proposal = parse(entry.prose("proposal.md") or "")
         try:
             if (entry.folder / "variant").exists():
                 _publish(job, opened, proposal)
         except Failed as failed:
             return seal(job, opened, proposal.name, failed)
-        return _evaluate(job, opened, proposal.name, proposal)
+        return trial.evaluate(job, opened, proposal.name, proposal)
 
 
 def _baseline(job: Job) -> Entry:
     job.reporter.say(
         f"No scores under {job.protocol.name} yet: the baseline {BASELINE} comes first, as an extra pass"
     )
-    entry = _score(job, BASELINE, history.read(job.root))
+    entry = trial.score(job, BASELINE, history.read(job.root))
     if entry.status != "scored":
         raise EnvironmentFault(
             f"the baseline {BASELINE} could not be scored, so there is nothing to start from "
             f"({entry.id}, {entry.status}: {entry.attempt.error if entry.attempt else ''})"
         )
     return entry
-
-
-def _score(job: Job, name: str, past: Past) -> Entry:
-    folder = variants.folder_of(job.root, name)
-    variants.sources(folder)
-    with history.begin(job.root, start(job, name, _parent_of(past, name))) as opened:
-        try:
-            _check(job, opened, folder, name, against=None)
-        except Failed as failed:
-            return seal(job, opened, name, failed)
-        return _evaluate(job, opened, name, None)
-
-
-def _parent_of(past: Past, name: str) -> str | None:
-    """Of a variant that an earlier attempt made, its parent there."""
-    made = [entry.attempt for entry in past.entries if entry.attempt and entry.name == name]
-    return next((attempt.parent for attempt in made if attempt.parent), None)
 
 
 def _attempts(job: Job, iterations: int) -> Iterator[Entry]:
@@ -194,7 +140,7 @@ def _attempt(job: Job) -> tuple[Entry, Unanswered | None]:
             proposal = _invent(job, opened, brief)
         except Failed as failed:
             return seal(job, opened, failed.name, failed), failed if isinstance(failed, Unanswered) else None
-        return _evaluate(job, opened, proposal.name, proposal), None
+        return trial.evaluate(job, opened, proposal.name, proposal), None
 
 
 def _invent(job: Job, opened: Pass, brief: Brief) -> Proposal:
@@ -243,20 +189,9 @@ def _adopt(job: Job, opened: Pass, brief: Brief, reply: str) -> Proposal:
         raise Failed("reply-failed", f"The name {proposal.name} is taken: choose another.", proposal.name)
     folder = variants.draft(opened.folder, child)
     opened.write("patch.diff", unified_diff(brief.parent, brief.sources, proposal.name, child))
-    _check(job, opened, folder, proposal.name, against=job.root / "variants")
+    trial.check(job, opened, folder, proposal.name, stored=False)
     _publish(job, opened, proposal)
     return proposal
-
-
-def _check(job: Job, opened: Pass, folder: Path, name: str, *, against: Path | None) -> None:
-    job.reporter.stage(f"{opened.id} {name}: gates")
-    try:
-        report = job.evaluator.check(folder, against=against)
-    except EvaluationFailed as error:
-        raise Failed("check-failed", str(error), name) from error
-    opened.write("check.json", report.model_dump_json(indent=2) + "\n")
-    if report.verdict != "pass":
-        raise Failed("check-failed", report.reason, name)
 
 
 def _publish(job: Job, opened: Pass, proposal: Proposal) -> None:
@@ -265,31 +200,3 @@ def _publish(job: Job, opened: Pass, proposal: Proposal) -> None:
             variants.publish(job.root, opened.folder, proposal.name)
     except FileExistsError as error:
         raise Failed("reply-failed", str(error), proposal.name) from error
-
-
-def _evaluate(job: Job, opened: Pass, name: str, proposal: Proposal | None) -> Entry:
-    """Train, audit, compare, reflect, record."""
-    try:
-        evaluation = _train(job, opened, name)
-    except Failed as failed:
-        if proposal:
-            variants.withdraw(job.root, opened.folder, name)
-        return seal(job, opened, name, failed)
-    return record(job, opened, evaluation, proposal)
-
-
-def _train(job: Job, opened: Pass, name: str) -> Evaluation:
-    job.reporter.stage(f"{opened.id} {name}: {job.protocol.name}")
-    try:
-        evaluation = job.evaluator.score(
-            variants.folder_of(job.root, name),
-            protocol=job.protocol.name,
-            seeds=(job.seed,),
-            out=opened.folder,
-            on_event=job.reporter.event,
-        )
-    except EvaluationFailed as error:
-        raise Failed("train-failed", str(error), name) from error
-    if evaluation.status != "scored" and evaluation.status != "partial":
-        raise Failed(evaluation.status, evaluation.error or "the evaluator gave no reason", name)
-    return evaluation

@@ -39,7 +39,10 @@ Seed = Annotated[
 ]
 NoCommit = Annotated[bool, typer.Option("--no-commit", help="Leave git alone.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="An entry, as `agent list` names it.")]
-Iterations = Annotated[int | None, typer.Option("--iterations", metavar="N", help="How many proposals. [1]")]
+Iterations = Annotated[
+    int | None,
+    typer.Option("--iterations", metavar="N", help="How many proposals; 0 only finishes what was interrupted. [1]"),
+]
 Parallel = Annotated[
     int | None,
     typer.Option(
@@ -88,7 +91,7 @@ Out = Annotated[
     Path | None,
     typer.Option("--out", metavar="DIR", help="Keep the runs there; called again, go on where it was cut off."),
 ]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A folder in variants/.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A folder in variants/, by its name or its path.")]
 From = Annotated[
     Path | None,
     typer.Option(

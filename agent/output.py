@@ -9,10 +9,10 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from . import history, listing, replay
+from . import history, listing, replay, show
 from .history import Entry
 from .replay import Replay
-from .text import printable
+from .text import one_line, printable
 
 
 def console(*, err: bool = False) -> Console:
@@ -30,16 +30,27 @@ def tell(sentences: Sequence[str]) -> None:
         say(sentence)
 
 
+def say_empty(root: Path) -> None:
+    """That there is no attempt: the folder may be another than the one that was meant."""
+    found = "history/ holds no attempt" if (root / "history").is_dir() else "there is no history/"
+    say(f"{found} in {one_line(str(root.absolute()), 200)}: `agent run` makes the first")
+
+
 def print_json(document: Any) -> None:
     typer.echo(json.dumps(document, indent=2))
 
 
-def print_done(out: Console, root: Path, done: list[Entry]) -> None:
+def print_done(out: Console, root: Path, done: list[Entry], *, in_full: bool = False) -> None:
+    """Their rows, and `in_full` what each is compared with."""
     if not done:
         return
-    ids = {entry.id for entry in done}
+    ids, past = {entry.id for entry in done}, history.read(root)
     out.print()
-    out.print(listing.table([row for row in listing.rows(history.read(root)) if row.id in ids], out.width))
+    out.print(listing.table([row for row in listing.rows(past) if row.id in ids], out.width))
+    for entry in done if in_full else []:
+        for grid in show.measured(entry, past) if entry.scores else ():
+            out.print()
+            out.print(grid)
     where = escape(str(root / "history"))
     out.print(f"\nRead on: `agent show {done[-1].id}`, `agent list`; the files are in {where}")
 

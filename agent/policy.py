@@ -16,7 +16,6 @@ from .listing import imported_lines
 from .records import COLUMNS, ProtocolInfo, Score, mean_score
 from .text import one_line
 
-BASELINE = "delta_net"
 _ROWS, _LESSONS, _FAILURES, _REPORTED = 40, 30, 20, 30
 _TEMPERATURE = 3.0  # ranks over which the chance to be a parent falls by e
 _CURIOSITY = 0.02  # the chance that even the last in rank keeps
@@ -115,8 +114,7 @@ def _complete(root: Path, past: Past, protocol: ProtocolInfo) -> list[Entry]:
 
 
 def _edited(root: Path, entry: Entry) -> bool:
-    then = entry.evaluation.variant.digest if entry.evaluation else None
-    return variants.digest(root, entry.name or "") != then
+    return entry.evaluation is None or not variants.holds(root, entry.name, entry.evaluation.variant.digest)
 
 
 def choose(candidates: Sequence[Entry], past: Past, rng: random.Random) -> Entry:

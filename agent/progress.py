@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
-from .evaluate import Event
+from .events import Event, describe
 from .text import one_line, printable
 
 _EVERY = 10.0  # seconds between two plain lines of progress
@@ -113,26 +113,3 @@ def _fitting(line: str, width: int) -> str:
     """Its beginning and its end: which attempt it is, and how far."""
     head = width // 3
     return line if len(line) <= width else f"{line[:head]}...{line[head + 3 - width :]}"
-
-
-def describe(event: Event) -> str:
-    """`memorization vocab_size=512  step 300/400  accuracy 0.412  3/6 settings  2 min left`"""
-    if event.event == "note":
-        return one_line(event.message or "")
-    parts = [one_line(f"{event.task or ''} {event.setting or ''}", 80)]
-    if event.step is not None and event.steps:
-        parts.append(f"step {event.step}/{event.steps}")
-    if event.accuracy is not None:
-        parts.append(f"accuracy {event.accuracy:.3f}")
-    if event.settings_total:
-        parts.append(f"{event.settings_done or 0}/{event.settings_total} settings")
-    if event.seconds_left is not None:
-        parts.append(f"{span(event.seconds_left)} left")
-    return "  ".join(parts)
-
-
-def span(seconds: float) -> str:
-    """Seconds in words: `40 s`, `12 min`, `3.5 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

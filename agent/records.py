@@ -5,7 +5,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-COLUMNS = ("Compress", "Context Recall", "Fuzzy Recall", "Memorize", "Noisy Recall", "Selective Copy")
+COLUMN_OF = {
+    "compression": "Compress",
+    "in-context-recall": "Context Recall",
+    "fuzzy-in-context-recall": "Fuzzy Recall",
+    "memorization": "Memorize",
+    "noisy-in-context-recall": "Noisy Recall",
+    "selective-copying": "Selective Copy",
+}
+"""Task -> its column."""
+
+COLUMNS = tuple(COLUMN_OF.values())
 """The six columns of every results table, in its order."""
 
 VERSION = 1
@@ -52,6 +62,7 @@ class Attempt(Start):
     noise: (
         dict[str, float | None] | None
     )  # column -> sigma over seeds, as known when versus_parent was judged
+    setting_noise: dict[str, float | None] | None = None  # TASK:SETTING -> the same, of a row that is not whole
     finished: datetime
 
 
@@ -68,6 +79,7 @@ class ProtocolOf(Record):
 
 class SettingResult(Record):
     accuracy: float | None
+    seconds: float | None = None  # of training, all runs of the setting together
 
 
 class TaskResult(Record):
@@ -108,6 +120,13 @@ class Evaluation(Record):
         """Accuracy of each setting that is done: (task, setting) -> 0 to 1."""
         done = ((task, name, result) for task, found in self.tasks.items() for name, result in found.settings.items())
         return {(task, name): result.accuracy for task, name, result in done}
+
+    @property
+    def devices(self) -> list[str]:
+        """Every device that had a part in it, the oldest first, each once."""
+        devices = [*(place.device for place in self.earlier), self.device]
+        names = [(device or {}).get("name") or (device or {}).get("kind") for device in devices]
+        return list(dict.fromkeys(str(name or "a device that was not recorded") for name in names))
 
     @property
     def row(self) -> dict[str, Score]:

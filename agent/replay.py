@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from rich.table import Table
 
-from . import history, variants
+from . import forecast, history, variants
 from .compare import minus
 from .errors import BadInput, EnvironmentFault
 from .evaluate import EvaluationFailed
@@ -161,6 +161,8 @@ def replay(job: Job, entry: Entry, *, only: tuple[Key, ...] = (), out: Path | No
     name = entry.name or recorded.variant.name
     folder = variants.folder_of(job.root, name)
     variants.sources(folder)
+    for sentence in forecast.sentences(job, entry, name, recorded, only or tuple(recorded.settings)):
+        job.reporter.say(sentence)
     with _folder(out) as place:
         job.reporter.stage(f"replay of {entry.id} {entry.name}: {recorded.protocol.name}")
         new = _again(job, folder, recorded, only, place)

@@ -1,6 +1,6 @@
 """git: one commit for each sealed entry and its variant; the files are the truth, git follows them.
 
-Nothing of the user's is touched: only two paths are added and committed, without hooks, signing or prompts.
+Nothing else is touched: only the entry and the source that it scored are committed, without hooks, signing or prompts.
 """
 
 import os
@@ -28,6 +28,7 @@ _QUIET = (
     "-c",
     "advice.detachedHead=false",
 )
+_LOOKED_THROUGH = 50  # commits that changed a variant
 _PATIENCE = 3.0  # seconds for a neighbour to give back the index
 
 
@@ -50,8 +51,8 @@ class Repo:
         return found.stdout.strip() if found.returncode == 0 else None
 
     def commit(self, entry: Entry) -> None:
-        """Commit `history/ID` and, where the attempt made one, `variants/NAME`; nothing else."""
-        paths = _paths(self.root, entry)
+        """Commit `history/ID` and, where it was scored, the source in `variants/NAME`; nothing else."""
+        paths = [f"history/{entry.id}", *_source_paths(self.root, entry)]
         _wait_for_index(self.root)
         _must(self.root, "add", "--", *paths)
         if _git(self.root, "diff", "--cached", "--quiet", "--", *paths).returncode == 0:
@@ -116,6 +117,8 @@ def follow(repo: Repo | None, entry: Entry, say: Callable[[str], None]) -> None:
     """Commit a sealed entry; where git will not, that is told, and the next start catches up."""
     if repo is None:
         return
+    if entry.scores and not holds_source(repo.root, entry):
+        say(f"variants/{entry.name} was edited while {entry.id} was scored: the source that was scored is not committed")
     try:
         repo.commit(entry)
     except GitError as error:
@@ -136,13 +139,34 @@ def catch_up(repo: Repo | None, past: Past, say: Callable[[str], None]) -> None:
         say(f"{len(left) or 'some'} earlier entries are not committed: {error}")
 
 
-def _paths(root: Path, entry: Entry) -> list[str]:
-    paths = [f"history/{entry.id}"]
-    # A variant that was there before is its author's, with whatever is staged in its folder.
-    made = entry.status == "scored" and entry.attempt is not None and entry.attempt.proposer is not None
-    if made and entry.name in variants.names(root):
-        paths.append(f"variants/{entry.name}")
-    return paths
+def holds_source(root: Path, entry: Entry) -> bool:
+    """Whether variants/NAME still is the source that the entry scored."""
+    scored = entry.evaluation if entry.scores else None
+    return scored is not None and variants.holds(root, entry.name, scored.variant.digest)
+
+
+def _source_paths(root: Path, entry: Entry) -> list[str]:
+    """The files of the variant that was scored, where they still are what was: without them nobody can replay it."""
+    if not holds_source(root, entry):
+        return []
+    files = [f"variants/{entry.name}/{form}" for form in variants.FORMS]
+    tracked = _git(root, "ls-files", "-z", "--", *files).stdout.split("\0")  # one that is gone is to be committed as gone
+    ignored = _git(root, "check-ignore", "--", *files).stdout.splitlines()  # kept private: its author's wish
+    return [file for file in files if file in tracked or ((root / file).exists() and file not in ignored)]
+
+
+def commit_of_source(root: Path, name: str, digest: str) -> str | None:
+    """The latest commit in which variants/NAME is the source with that digest; None where there is none, or no git."""
+    try:
+        commits = _git(root, "log", f"-{_LOOKED_THROUGH}", "--format=%h", "--", f"variants/{name}").stdout.split()
+        return next((commit for commit in commits if _digest_in(root, commit, name) == digest), None)
+    except GitError:
+        return None
+
+
+def _digest_in(root: Path, commit: str, name: str) -> str:
+    shown = {form: _git(root, "show", f"{commit}:./variants/{name}/{form}") for form in variants.FORMS}
+    return variants.digest_of({form: done.stdout for form, done in shown.items() if done.returncode == 0})
 
 
 def _message(entry: Entry) -> str:

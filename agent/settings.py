@@ -2,6 +2,8 @@
 
 import os
 import tomllib
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,16 +65,52 @@ def load(root: Path, flags: dict[str, Any]) -> Settings:
     try:
         return Settings.model_validate(merged)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise BadInput(
-            f"the setting {one_line(name, 60)!r} (flag, AGENT_... or agent.toml): {first['msg']}"
-        ) from None
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0])
+        if name not in Settings.model_fields:  # its value may be a key that got there by mistake: it is not shown
+            raise BadInput(f"agent.toml: there is no setting {one_line(name, 60)!r}{_near(name, Settings.model_fields)}") from None
+        raise BadInput(f"{_given_as(name, merged[name], given)}: {_wanted(first)}") from None
+
+
+def _given_as(name: str, value: Any, flags: dict[str, Any]) -> str:
+    """The setting as whoever gave it wrote it."""
+    shown = one_line(str(value), 60)
+    if name in flags:
+        return f"--{name.replace('_', '-')} {shown}"
+    return f"{_variable(name)}={shown}" if name in _environment() else f"agent.toml, {name} = {shown}"
+
+
+_BOUNDS = {"greater_than_equal": "at least {ge}", "greater_than": "more than {gt}", "less_than_equal": "at most {le}"}
+_BOUNDS |= {"less_than": "less than {lt}", "literal_error": "{expected}", "finite_number": "a finite number"}
+_BOUNDS |= dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "a whole number")
+_BOUNDS |= dict.fromkeys(("float_parsing", "float_type"), "a number") | {"bool_parsing": "true or false"}
+
+
+def _wanted(error: Any) -> str:
+    words = _BOUNDS.get(error["type"])
+    bound = {key: int(value) if isinstance(value, float) else value for key, value in error.get("ctx", {}).items()}
+    return f"it must be {words.format(**bound)}" if words else one_line(error["msg"], 200)
+
+
+def _variable(name: str) -> str:
+    return f"AGENT_{name.upper()}"
 
 
 def _environment() -> dict[str, str]:
-    names = {name: f"AGENT_{name.upper()}" for name in Settings.model_fields}
+    names = {name: _variable(name) for name in Settings.model_fields}
     return {name: os.environ[variable] for name, variable in names.items() if os.environ.get(variable)}
+
+
+def unknown_variables() -> list[str]:
+    """A sentence for each AGENT_... in the environment that is no setting: a typo would have no effect, unseen."""
+    known = [_variable(name) for name in Settings.model_fields]
+    others = sorted(name for name in os.environ if name.startswith("AGENT_") and name not in known)
+    return [f"{one_line(name, 60)} is no setting and has no effect{_near(name, known)}" for name in others]
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    near = get_close_matches(name, list(known), 1, 0.75)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _file(path: Path) -> dict[str, Any]:

@@ -9,12 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from . import variants
-from .compare import bar, mean_bar, measured, minus
+from .compare import bar, beside, mean_bar, minus, settings_beside
 from .errors import BadInput
 from .exchange import totals
 from .history import Entry, Past, read_check
-from .listing import cell, imported_lines, rows
-from .records import COLUMNS, Score, mean_name, mean_score
+from .listing import cell, imported_lines, rows, settings_done
+from .records import COLUMNS, Evaluation, Score, mean_name, mean_score
 from .reply import Proposal, ReplyError, parse
 from .text import one_line, printable
 
@@ -35,8 +35,24 @@ def as_json(entry: Entry, past: Past) -> dict[str, Any]:
         "diff": entry.prose("patch.diff"),
         "check": report.model_dump(mode="json") if report else None,
         "evaluation": entry.evaluation.model_dump(mode="json") if entry.evaluation else None,
+        "compared": _compared(entry, past),
         "exchanges": totals(entry.prose("llm.jsonl") or ""),
         "imported": [{"name": name, "scores": scores} for name, scores in imported_lines(entry)],
+    }
+
+
+def _compared(entry: Entry, past: Past) -> dict[str, Any] | None:
+    """What its scores stand beside, and by how much each is above it."""
+    parent = entry.about.parent if entry.about else None
+    other = beside(past, entry.name, parent, entry.evaluation) if entry.evaluation and entry.scores else None
+    if other is None or other.evaluation is None or entry.evaluation is None:
+        return None
+    old, new = other.evaluation.settings, entry.evaluation.settings
+    return {
+        "id": other.id,
+        "name": other.name,
+        "differences": {column: minus(entry.scores.get(column), other.scores.get(column)) for column in COLUMNS},
+        "settings": {f"{task}:{name}": minus(new[task, name], old[task, name]) for task, name in new if (task, name) in old},
     }
 
 
@@ -70,7 +86,7 @@ def _parts(entry: Entry, past: Past, root: Path) -> Iterator[RenderableType]:
         yield from _section("Gates", report.reason)
     if entry.scores:
         yield from _section("Scores", None)
-        yield _scores(entry, past, proposal)
+        yield from measured(entry, past)
     if lines := imported_lines(entry) if entry.is_imported else []:
         yield from _section("Imported table (not measured here)", None)
         yield _imported(lines)
@@ -123,7 +139,7 @@ def _known(entry: Entry) -> Iterator[tuple[str, str | None]]:
                 f"{evaluation.fingerprint[:12]}, seeds {', '.join(map(str, evaluation.seeds))}"
             ),
         )
-        yield "device", str(evaluation.device.get("name") or evaluation.device.get("kind"))
+        yield "devices" if len(evaluation.devices) > 1 else "device", ", ".join(evaluation.devices)
     elif about:
         yield "protocol", about.protocol
     spent = totals(entry.prose("llm.jsonl") or "")
@@ -156,34 +172,53 @@ def proposal_of(entry: Entry) -> Proposal | None:
         return None
 
 
-def _scores(entry: Entry, past: Past, proposal: Proposal | None) -> Table:
-    """Each task beside the parent's score, with the difference that would be more than noise."""
-    before = measured(
-        past,
-        entry.about.parent if entry.about else None,
-        entry.evaluation.fingerprint if entry.evaluation else "",
-    )
+def measured(entry: Entry, past: Past) -> Iterator[Table]:
+    """The scores beside the parent's or the baseline's, and of a row that is not whole the settings that are done."""
+    parent = entry.about.parent if entry.about else None
+    before = beside(past, entry.name, parent, entry.evaluation) if entry.evaluation else None
+    title = "parent" if before is None or before.name == parent else one_line(before.name or "", 40)
+    yield _scores(entry, before, title)
+    if entry.evaluation and entry.evaluation.status != "scored":
+        yield _settings(entry, entry.evaluation, before, title)
+
+
+def _scores(entry: Entry, before: Entry | None, title: str) -> Table:
+    """Each task beside the other score, with the difference that would be more than noise."""
+    proposal = proposal_of(entry)
     old: dict[str, Score] = before.scores if before else {}
     noise = (entry.attempt.noise if entry.attempt else None) or {}
     grid = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("task", "score", "parent", "difference", "noise", "predicted"):
-        grid.add_column(title, justify="left" if title == "task" else "right")
+    for name in ("task", "score", title, "difference", "noise", "predicted"):
+        grid.add_column(name, justify="left" if name == "task" else "right")
     for column in COLUMNS:
         predicted = proposal.prediction.get(column) if proposal else None
-        grid.add_row(
-            column, *_cells(entry.scores.get(column), old.get(column), bar(noise.get(column)), predicted)
-        )
-    grid.add_row(
-        mean_name(entry.about.protocol if entry.about else None),
-        *_cells(entry.mad_score, mean_score(old), mean_bar(noise), None),
-    )
+        new = entry.scores.get(column)
+        cells = _cells(new, old.get(column), bar(noise.get(column)), predicted)
+        grid.add_row(column, cell(new) or _done(entry, column), *cells)
+    cells = _cells(entry.mad_score, mean_score(old), mean_bar(noise), None)
+    grid.add_row(mean_name(entry.about.protocol if entry.about else None), cell(entry.mad_score) or "partial", *cells)
+    return grid
+
+
+def _done(entry: Entry, column: str) -> str:
+    return f"{settings_done(entry).get(column, 'none')} done"
+
+
+def _settings(entry: Entry, evaluation: Evaluation, before: Entry | None, title: str) -> Table:
+    """Those that are done of a row that is not whole."""
+    grid = Table(box=None, pad_edge=False, header_style="bold", title="\nSettings that are done", title_style="bold", title_justify="left")
+    for name in ("task", "setting", "accuracy", title, "difference", "noise"):
+        grid.add_column(name, justify="left" if name in ("task", "setting") else "right")
+    noise = (entry.attempt.setting_noise if entry.attempt else None) or {}
+    for setting in settings_beside(evaluation, before, noise):
+        cells = _cells(setting.accuracy, setting.other, bar(setting.sigma), None)[:3]
+        grid.add_row(one_line(setting.task, 60), one_line(setting.name, 120), cell(setting.accuracy), *cells)
     return grid
 
 
 def _cells(new: Score, old: Score, limit: float | None, predicted: float | None) -> list[str]:
     difference = minus(new, old)
     return [
-        cell(new) or "partial",
         cell(old),
         "" if difference is None else f"{difference:+.4f}",
         "" if limit is None else f"±{limit:.4f}",

@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from .errors import BadInput
@@ -19,6 +20,16 @@ def folder_of(root: Path, name: str) -> Path:
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,119}", name):
         raise BadInput(f"{one_line(name, 60)!r} is not the name of a variant")
     return root / "variants" / name
+
+
+def named(root: Path, text: str) -> str:
+    """The name that is meant by NAME, or by the path of its folder or file, with whatever slashes; else `text` itself."""
+    for start in (Path(), root):
+        path = Path(os.path.abspath(start / text))
+        path = path.parent if path.name in FORMS else path
+        if text.strip("/") and path.parent == Path(os.path.abspath(root / "variants")):
+            return path.name
+    return text.rstrip("/") or text
 
 
 def names(root: Path) -> frozenset[str]:
@@ -43,15 +54,25 @@ def sources(folder: Path) -> dict[str, str]:
 
 
 def digest(root: Path, name: str) -> str | None:
-    """sha256 over the names and texts of a variant's files, as evaluation.json has it; None where it can't be read."""
-    total = hashlib.sha256()
+    """Of a variant's files; None where they can't be read."""
     try:
-        for form, text in sorted(sources(folder_of(root, name)).items()):
-            data = text.encode()
-            total.update(f"{form} {len(data)}\n".encode() + data)
+        return digest_of(sources(folder_of(root, name)))
     except (BadInput, OSError):
         return None
+
+
+def digest_of(files: Mapping[str, str]) -> str:
+    """sha256 over the names and texts of a variant's files, as evaluation.json has it."""
+    total = hashlib.sha256()
+    for form, text in sorted(files.items()):
+        data = text.encode()
+        total.update(f"{form} {len(data)}\n".encode() + data)
     return total.hexdigest()
+
+
+def holds(root: Path, name: str | None, then: str) -> bool:
+    """Whether variants/NAME still is the source that had that digest."""
+    return digest(root, name or "") == then
 
 
 def draft(entry: Path, files: dict[str, str]) -> Path:

@@ -49,7 +49,8 @@ class Unrolled:
 
 def read_sources(path: Path) -> dict[str, str]:
     """The forms of a variant, a folder with naive.py (and triton.py) or one .py file; raises ValueError, OSError."""
-    files = {"naive": path} if path.is_file() else {p.stem: p for p in sorted(path.glob("*.py"))}
+    alone = path.is_file() and path.suffix == ".py"
+    files = {"naive": path} if alone else {p.stem: p for p in sorted(path.glob("*.py"))}
     found = {form: files[form] for form in ("naive", "triton") if form in files}
     if "naive" not in found:
         raise FileNotFoundError(f"{path} is neither a folder with naive.py nor a .py file")

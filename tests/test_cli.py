@@ -7,16 +7,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from conftest import BASELINE, git, reply, store
 from pytest_httpserver import HTTPServer
+from rich.console import Console
 from typer.testing import CliRunner, Result
 from werkzeug import Request, Response
 
+from agent import history, listing
 from agent.cli import app
-from agent.records import COLUMNS
+from agent.records import COLUMN_OF, COLUMNS
 
 KEY = "sk-not-to-be-seen-42"
 
@@ -120,6 +123,80 @@ def test_a_usage_error_is_json_where_json_was_asked_for(root: Path, arguments: l
     assert "Usage: " in done.stderr
 
 
+def partial(root: Path, entry: str, *left_out: str) -> dict[str, dict[str, object]]:
+    """Makes that entry a row of which these TASK:SETTING are not done; its tasks."""
+    file = root / "history" / entry / "evaluation.json"
+    found = json.loads(file.read_text())
+    for task, _, setting in (name.partition(":") for name in left_out):
+        del found["tasks"][task]["settings"][setting]
+        found["tasks"][task] |= {"accuracy": None, "settings_done": len(found["tasks"][task]["settings"])}
+        found["scores"][COLUMN_OF[task]] = None
+    earlier = [{"device": {"kind": "cuda", "name": name}, "versions": {}} for name in ("GPU A", "GPU B", "GPU A")]
+    file.write_text(json.dumps(found | {"status": "partial", "mad_score": None, "earlier": earlier}))
+    return found["tasks"]
+
+
+def test_a_row_that_is_not_whole_shows_what_is_done_and_where(scored: Path) -> None:
+    tasks = partial(scored, "0000", "memorization:seq_len=64", "compression:baseline", "compression:seq_len=64")
+    (row,) = document(agent(scored, "list", "--json"))  # type: ignore[misc]
+    assert (row["settings"], row["settings_done"]) == ("9/12", {"Memorize": "1/2"})
+    assert row["devices"] == ["GPU A", "GPU B", "stub"]
+    (line,) = [line for line in agent(scored, "list").stdout.splitlines() if "0000" in line]
+    assert line.split()[5:9] == ["1/2", *line.split()[6:8], "partial"]
+    shown = [line.split() for line in agent(scored, "show", "0000").stdout.splitlines()]
+    assert "GPU A, GPU B, stub" in agent(scored, "show", "0000").stdout
+    assert ["Memorize", "1/2", "done", "±0.0028"] in shown
+    assert ["Compress", "none", "done", "±0.0028"] in shown
+    done = [line[:3] for line in shown[shown.index(["Settings", "that", "are", "done"]) + 2 :] if len(line) == 3 and line[0] in COLUMN_OF]
+    assert done == [
+        [task, name, f"{result['accuracy']:.4f}"]
+        for task, found in tasks.items() for name, result in found["settings"].items()  # type: ignore[attr-defined]
+    ]  # fmt: skip
+
+
+def test_a_score_without_a_parent_stands_beside_the_baseline(scored: Path) -> None:
+    store(scored, "mine", BASELINE + "# stub: score=0.5\n")
+    done = agent(scored, "score", "mine")
+    assert done.exit_code == 0
+    base = document(agent(scored, "show", "0000", "--json"))["scores"]  # type: ignore[index]
+    told = [line.split() for line in done.stdout.splitlines()]
+    assert ["task", "score", "delta_net", "difference", "noise", "predicted"] in told
+    assert ["Memorize", "0.5000", f"{base['Memorize']:.4f}", f"{0.5 - base['Memorize']:+.4f}", "±0.0028"] in told
+    assert f"against delta_net ({'better' if sum(base.values()) < 3 else 'worse'}, noise 0.0012)" in done.stdout
+    lesson = (scored / "history" / "0001" / "insight.md").read_text()
+    assert f"- Memorize: 0.5000, {0.5 - base['Memorize']:+.4f} against delta_net (above the noise)" in lesson
+    row = document(agent(scored, "show", "0001", "--json"))
+    assert (row["parent"], row["versus_parent"], row["compared"]["name"]) == (None, "unknown", "delta_net")  # type: ignore[index]
+    again = agent(scored, "score", "delta_net").stdout  # the baseline stands beside nothing
+    assert ["task", "score", "parent", "difference", "noise", "predicted"] in [line.split() for line in again.splitlines()]
+
+
+def test_a_part_stands_beside_the_same_settings_of_the_baseline(scored: Path) -> None:
+    mine = store(scored, "mine", BASELINE + "# stub: score=0.5\n")
+    assert agent(scored, "score", "mine").exit_code == 0
+    left = partial(scored, "0001", "memorization:seq_len=64", *(f"{t}:{s}" for t in list(COLUMN_OF)[:3] for s in ("baseline", "seq_len=64")))
+    done = agent(scored, "score", str(mine), "--from", str(scored / "history" / "0001"))
+    assert done.exit_code == 0, done.stderr
+    base = document(agent(scored, "show", "0000", "--json"))["evaluation"]["tasks"]["memorization"]["settings"]["baseline"]["accuracy"]  # type: ignore[index]
+    told = [line.split() for line in done.stdout.splitlines()]
+    assert ["memorization", "baseline", "0.5000", f"{base:.4f}", f"{0.5 - base:+.4f}", "±0.0028"] in told
+    assert sum(len(found["settings"]) for found in left.values()) == 5  # type: ignore[arg-type]
+    assert "0002 mine: scored, 5 of 12 settings, of 5 that delta_net has, too: " in done.stdout
+    assert "2 of noise not measured" in done.stdout
+
+
+def test_the_mean_is_called_a_mad_score_where_it_is_one_in_both_tables(scored: Path) -> None:
+    assert agent(scored, "score", "delta_net", "--protocol", "mad").exit_code == 0
+    smoke, mad = listing.rows(history.read(scored))
+    for width in (80, 200):
+        for rows, words in (([smoke], {"mean", "six"}), ([mad], {"MAD", "score"}), ([smoke, mad], {"MAD/", "mean", "six"})):
+            out = Console(width=width, file=StringIO())
+            out.print(listing.table(rows, width))
+            title = out.file.getvalue().partition("0000" if smoke in rows else "0001")[0]  # type: ignore[attr-defined]
+            assert words <= set(title.split())
+            assert ("MAD" in title) == (mad in rows)
+
+
 def test_show_prints_what_the_files_say(root: Path) -> None:
     store(root, "child", BASELINE)
     assert agent(root, "score", "delta_net").exit_code == 0
@@ -127,7 +204,10 @@ def test_show_prints_what_the_files_say(root: Path) -> None:
     assert shown.exit_code == 0
     assert all(column in shown.stdout for column in COLUMNS)
     assert "mean of six" in shown.stdout
-    assert "training delta_net" in agent(root, "show", "0000", "--log").stdout
+    log = agent(root, "show", "0000", "--log").stdout
+    assert "training delta_net" in log  # what the evaluator said on stderr, and each setting as it ended
+    assert [line.split("accuracy")[0].split()[2:] for line in log.splitlines() if "accuracy" in line] == [[task, "baseline"] for task in COLUMN_OF]
+    assert "step" not in log
     told = document(agent(root, "show", "0000", "--json"))
     assert isinstance(told, dict)
     assert told["evaluation"]["scores"] == told["scores"]
@@ -140,13 +220,16 @@ def test_show_prints_what_the_files_say(root: Path) -> None:
         (["replay", "0042"], 2, "there is no entry '0042'"),
         (["score", "nothing"], 2, "is no variant"),
         (["score", "../delta_net"], 2, "is not the name of a variant"),
+        (["score", "/"], 2, "'/' is not the name of a variant"),
         (["check", "nothing"], 2, "there is no variant 'nothing'"),
+        (["show", "delta_net"], 2, "there is no entry 'delta_net'"),
         (["score", "delta_net", "--device", "cuda"], 3, "no CUDA GPU"),
         (["score", "delta_net", "--ray", "nobody:1"], 3, "no Ray cluster answers there"),
         (["run", "--ray", "nobody:1"], 3, "no Ray cluster answers there"),
-        (["run", "--iterations", "-1"], 2, "iterations"),
-        (["run", "--parallel", "0"], 2, "parallel"),
-        (["run", "--parallel", "65"], 2, "parallel"),
+        (["run", "--iterations", "-1"], 2, "agent: --iterations -1: it must be at least 0\n"),
+        (["run", "--parallel", "0"], 2, "agent: --parallel 0: it must be at least 1\n"),
+        (["run", "--parallel", "65"], 2, "agent: --parallel 65: it must be at most 64\n"),
+        (["run", "--seed", str(2**31)], 2, "agent: --seed 2147483648: it must be less than 2147483648\n"),
         (["run", "--parallel", "2", "--ray", "local"], 2, "choose one of them"),
         (["run", "--protocol", "grand"], 2, "grand"),
         (["import", "nowhere.txt"], 2, "No such file"),
@@ -164,10 +247,43 @@ def test_bad_input_is_a_sentence_and_nothing_is_written(
     assert list((root / "history").glob("[0-9]*")) == []
 
 
+def test_a_path_is_as_good_as_a_name_or_an_id(scored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(scored.parent)  # a path may be meant from here or from the root
+    meant = ("variants/delta_net", "variants/delta_net/", "./variants//delta_net/naive.py", "root/variants/delta_net",
+             str(scored / "variants" / "delta_net"), "delta_net/")  # fmt: skip
+    for text in meant:
+        done = agent(scored, "score", text)
+        assert (done.exit_code, document(agent(scored, "list", "--json"))[-1]["name"]) == (0, "delta_net")  # type: ignore[index]
+        assert agent(scored, "check", text).exit_code == 0
+    for text in ("0", "history/0000", "root/history/0000/"):
+        assert document(agent(scored, "show", text, "--json"))["id"] == "0000"  # type: ignore[index]
+        assert agent(scored, "check", text).exit_code == 0
+    for text in ("delta_net", "variants/delta_net/"):
+        done = agent(scored, "replay", text)
+        assert (done.exit_code, "the entries of that name are 0000, 0001, " in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("command", ["check", "score"])
+def test_the_evaluator_takes_no_other_file_for_a_variant(tmp_path: Path, command: str) -> None:
+    (tmp_path / "README.md").write_text("# A page\n")
+    for path in (tmp_path / "README.md", tmp_path):
+        arguments = [str(path), *(["--out", str(tmp_path / "out")] if command == "score" else [])]
+        done = subprocess.run([sys.executable, "-m", "evaluator", command, *arguments], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (2, f"evaluator: {path} is neither a folder with naive.py nor a .py file\n")
+
+
 def test_a_root_that_does_not_exist(tmp_path: Path) -> None:
     done = agent(tmp_path / "nowhere", "list")
     assert (done.exit_code, done.stdout) == (2, "")
     assert "there is no such folder" in done.stderr
+
+
+def test_a_folder_without_a_history_is_told_in_one_sentence(root: Path) -> None:
+    for form in ([], ["--json"], ["--csv"]):
+        done = agent(root, "list", *form)
+        assert (done.exit_code, done.stderr) == (0, f"there is no history/ in {root}: `agent run` makes the first\n")
+    (root / "history").mkdir()
+    assert agent(root, "list").stderr == f"history/ holds no attempt in {root}: `agent run` makes the first\n"
 
 
 def test_a_rejection_is_one_json_document_too(root: Path) -> None:
@@ -239,6 +355,30 @@ def test_replay_says_whether_it_is_the_same(scored: Path) -> None:
         assert done.exit_code == 1
         assert "source" in done.stderr
         assert done.stdout.splitlines()[-1] == "0000 delta_net: not comparable"
+
+
+def test_a_replay_tells_before_it_trains_how_long_it_took_and_that_it_cannot_agree(checkout: Path) -> None:
+    assert agent(checkout, "score", "delta_net").exit_code == 0
+    file = checkout / "history" / "0000" / "evaluation.json"
+    recorded = json.loads(file.read_text())
+    file.write_text(json.dumps(recorded | {"earlier": [{"device": {"kind": "cuda", "name": "a GPU"}, "versions": {}}]}))
+    told = agent(checkout, "replay", "0000").stdout.splitlines()
+    assert told[0].startswith("0000: these 12 settings took 12 min of training when recorded, on a GPU and stub; ")
+    assert told[1] == "replay of 0000 delta_net: smoke"
+    told = agent(checkout, "replay", "0000", "--only", "memorization:baseline").stdout.splitlines()
+    assert told[0].startswith("0000: that setting took 60 s of training")
+    naive = checkout / "variants" / "delta_net" / "naive.py"
+    naive.write_text(BASELINE + "# edited\n")
+    git(checkout, "commit", "--quiet", "--all", "--message", "edited")
+    (checkout / "variants" / "delta_net" / "triton.py").write_text(BASELINE)
+    told = agent(checkout, "replay", "0000").stdout.splitlines()
+    (sentence,) = [line for line in told[: told.index("replay of 0000 delta_net: smoke")] if "no longer the source" in line]
+    git(checkout, *sentence.split("`")[1].split()[1:])
+    (checkout / "variants" / "delta_net" / "triton.py").unlink()
+    assert agent(checkout, "replay", "0000").stdout.splitlines()[-1] == "0000 delta_net: same"
+    file.write_text(json.dumps(recorded | {"fingerprint": "0" * 16}))
+    told = agent(checkout, "replay", "0000").stdout.splitlines()
+    assert "another fingerprint of smoke (000000000000, here " in told[1]
 
 
 def test_a_replay_of_a_part_repeats_exactly_the_settings_of_the_record(scored: Path) -> None:
@@ -373,7 +513,7 @@ def test_an_address_that_is_none_is_a_sentence_before_anything_is_made(root: Pat
 def test_a_deadline_beyond_a_day_is_refused(root: Path) -> None:
     done = agent(root, "run", "--base-url", "http://127.0.0.1:9/v1", AGENT_ANSWER_SECONDS="1e300")
     assert done.exit_code == 2
-    assert "'answer_seconds'" in done.stderr
+    assert done.stderr.splitlines()[-1] == "agent: AGENT_ANSWER_SECONDS=1e300: it must be at most 86400"
 
 
 def test_a_model_name_that_is_no_text_leaves_no_entry(root: Path) -> None:
@@ -393,11 +533,27 @@ def test_settings_by_flag_environment_and_file_in_that_order(root: Path) -> None
     (root / "agent.toml").write_text('protokol = "mad"\n')
     done = agent(root, "score", "delta_net")
     assert done.exit_code == 2
-    assert "'protokol'" in done.stderr
+    assert done.stderr == "agent: agent.toml: there is no setting 'protokol'; did you mean protocol?\n"
+    for line, wanted in {
+        'protocol = "grand"': "agent.toml, protocol = grand: it must be 'smoke', 'fast' or 'mad'",
+        "seed = 1.5": "agent.toml, seed = 1.5: it must be a whole number",
+        "evaluation_hours = inf": "agent.toml, evaluation_hours = inf: it must be a finite number",
+    }.items():
+        (root / "agent.toml").write_text(line)
+        assert agent(root, "score", "delta_net").stderr == f"agent: {wanted}\n"
     (root / "agent.toml").write_text("no toml")
     assert "is no TOML" in agent(root, "score", "delta_net").stderr
     (root / "agent.toml").write_bytes(b'\xef\xbb\xbfprotocol = "fast"\r\n')
     assert agent(root, "list").exit_code == agent(root, "score", "delta_net").exit_code == 0
+
+
+def test_a_misspelt_variable_is_told_and_the_command_goes_on(scored: Path) -> None:
+    done = agent(scored, "score", "delta_net", AGENT_PROTOCL="fast", AGENT_OF_A_BUILD_SERVER="x")
+    assert done.exit_code == 0
+    assert done.stderr.splitlines() == [
+        "AGENT_OF_A_BUILD_SERVER is no setting and has no effect",
+        "AGENT_PROTOCL is no setting and has no effect; did you mean AGENT_PROTOCOL?"]  # fmt: skip
+    assert agent(scored, "score", "delta_net", AGENT_SEED="x").stderr == "agent: AGENT_SEED=x: it must be a whole number\n"
 
 
 def test_an_agent_toml_that_is_no_file_is_a_sentence(root: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent import variants
-from agent.records import COLUMNS
+from agent.records import COLUMN_OF
 from evaluator.operator import MAX_NAME, RESERVED, read_sources
 from evaluator.reading import source
 
@@ -97,7 +97,7 @@ def test_no_module_is_a_drawer_for_everything() -> None:
 def test_both_sides_write_the_same_table() -> None:
     from evaluator.protocol import COLUMNS as MEASURED
 
-    assert tuple(MEASURED.values()) == COLUMNS
+    assert list(MEASURED.items()) == list(COLUMN_OF.items())
 
 
 def test_the_contract_names_every_word_that_no_declaration_may_have() -> None:

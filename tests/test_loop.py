@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import BASELINE, MakeJob, Script, reply, store
 
-from agent import history, loop, policy
+from agent import history, loop, policy, trial
 from agent.errors import EnvironmentFault
 from agent.exchange import LLMError
 from agent.history import Entry
@@ -92,6 +92,22 @@ def test_a_failed_attempt_is_data_and_blocks_no_name(
     assert (failed.folder / "variant" / "naive.py").exists() == kept
     assert (entry.name, entry.status) == ("child", "scored")
     assert sorted(path.name for path in (root / "variants").iterdir()) == ["child", "delta_net"]
+
+
+def test_a_duplicate_written_by_hand_is_scored_and_that_is_told_before_it_trains(
+    root: Path, make_job: MakeJob, said: Callable[[], str], tmp_path: Path
+) -> None:
+    store(root, "mine", BASELINE + "# stub: duplicate\n")
+    entry = loop.score_stored(make_job(), "mine")
+    told = said().splitlines()
+    sentence = "variants/mine is a duplicate of variants/delta_net, comments and names aside; it is scored all the same"
+    assert (entry.status, told[:3]) == ("scored", ["0000 mine: gates", sentence, "0000 mine: smoke"])
+    report = history.read_check(entry.folder)
+    assert report
+    assert (report.verdict, report.properties["duplicate_of"]) == ("pass", "delta_net")
+    again = trial.score_from(make_job(), "mine", entry.folder)
+    assert said().count(sentence) == 2
+    assert "check.json" in files(again)
 
 
 def test_a_failure_while_reflecting_costs_the_insight_alone(root: Path, make_job: MakeJob) -> None:

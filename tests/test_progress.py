@@ -2,6 +2,7 @@
 
 import pytest
 
+from agent.events import Event, describe
 from evaluator import progress
 from evaluator.protocol import PROTOCOLS
 
@@ -30,3 +31,8 @@ def test_no_time_is_foretold_from_set_up_alone(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(progress, "cost", lambda setting, protocol: 1.0 if setting is SMOKE.settings[0] else 1000.0)
     assert told_of(1, 5.0, monkeypatch)["seconds_left"] is None
     assert told_of(1, 50.0, monkeypatch)["seconds_left"] is not None
+
+
+def test_a_time_left_is_said_to_be_the_most_that_it_can_be() -> None:
+    event = Event(event="progress", task="memorization", setting="baseline", step=10, steps=20, accuracy=0.5, seconds_left=7200)
+    assert describe(event) == "memorization baseline  step 10/20  accuracy 0.500  at most 2.0 h left"

@@ -1,12 +1,15 @@
 """git follows the files: one commit an entry, nothing else touched, and every refusal of git is told and fine."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import MakeJob, git, reply
+from conftest import BASELINE, MakeJob, git, reply, store
 
-from agent import loop
+from agent import history, loop, variants
+from agent.evaluate import Event
+from agent.progress import Reporter
 from agent.repo import GitError, open_repo
 
 
@@ -23,13 +26,70 @@ def test_one_commit_an_entry_of_its_own_two_folders(checkout: Path, make_job: Ma
     assert git(checkout, "status", "--porcelain").splitlines() == [" M prompts/contract.md", "A  staged.txt"]
 
 
-def test_what_the_user_staged_of_the_variant_that_is_scored_stays_staged(checkout: Path, make_job: MakeJob) -> None:
+def test_a_source_written_by_hand_is_committed_with_the_entry_that_scored_it(checkout: Path, make_job: MakeJob) -> None:
+    mine = store(checkout, "mine", BASELINE + "# mine\n")
+    (mine / "notes.txt").write_text("private")
     naive = checkout / "variants" / "delta_net" / "naive.py"
     naive.write_text(naive.read_text() + "# mine, staged\n")
-    git(checkout, "add", "variants")
-    list(loop.run(make_job(commit=True), 0))
-    assert git(checkout, "log", "-1", "--format=%s") == "attempt 0000: delta_net, scored\n"
-    assert git(checkout, "status", "--porcelain").splitlines() == ["M  variants/delta_net/naive.py"]
+    git(checkout, "add", "variants/delta_net")
+    (checkout / "staged.txt").write_text("staged")
+    git(checkout, "add", "staged.txt")
+    for name in ("mine", "delta_net"):
+        loop.score_stored(make_job(commit=True), name)
+        changed = set(git(checkout, "show", "--name-only", "--format=", "HEAD").split())
+        assert {file for file in changed if "history" not in file} == {f"variants/{name}/naive.py"}
+    assert git(checkout, "status", "--porcelain").splitlines() == ["A  staged.txt", "?? variants/mine/notes.txt"]
+    again = checkout.parent / "clone"
+    git(checkout, "clone", "--quiet", str(checkout), str(again))
+    for entry in history.read(again).entries:
+        assert entry.evaluation
+        assert variants.digest(again, entry.name or "") == entry.evaluation.variant.digest
+
+
+def test_a_source_edited_or_dropped_since_is_committed_with_what_scored_it_again(checkout: Path, make_job: MakeJob) -> None:
+    mine = store(checkout, "mine", BASELINE)
+    (mine / "triton.py").write_text(BASELINE + "# kernel\n")
+    loop.score_stored(make_job(commit=True), "mine")
+    (mine / "triton.py").unlink()
+    (mine / "naive.py").write_text(BASELINE + "# better\n")
+    loop.score_stored(make_job(commit=True), "mine")
+    assert git(checkout, "status", "--porcelain") == ""
+    assert git(checkout, "ls-files", "variants/mine").split() == ["variants/mine/naive.py"]
+
+
+def test_a_source_edited_while_it_was_scored_is_not_committed_as_what_was(
+    checkout: Path, make_job: MakeJob, said: Callable[[], str]
+) -> None:
+    mine, job = store(checkout, "mine", BASELINE), make_job(commit=True)
+    quick = replace(job, reporter=Editing(job.reporter, mine / "naive.py"))
+    assert loop.score_stored(quick, "mine").status == "scored"
+    assert git(checkout, "status", "--porcelain").splitlines() == ["?? variants/mine/"]
+    assert "variants/mine was edited while 0000 was scored" in said()
+
+
+class Editing(Reporter):
+    """Whose user edits the file while it is trained."""
+
+    def __init__(self, beside: Reporter, file: Path) -> None:
+        super().__init__(beside._console, beside)
+        self._file = file
+
+    def event(self, event: Event) -> None:
+        self._file.write_text(BASELINE + "# edited meanwhile\n")
+
+
+def test_a_source_that_git_ignores_stays_private_and_one_that_failed_is_in_its_entry(checkout: Path, make_job: MakeJob) -> None:
+    (checkout / ".git" / "info" / "exclude").write_text("variants/mine*\n")
+    store(checkout, "mine", BASELINE)
+    assert loop.score_stored(make_job(commit=True), "mine").status == "scored"
+    assert git(checkout, "ls-files", "variants").split() == ["variants/delta_net/naive.py"]
+    for mark in ("reject", "train-failed"):
+        source = BASELINE + f"# stub: {mark}\n"
+        store(checkout, f"bad_{mark[:5]}", source)
+        entry = loop.score_stored(make_job(commit=True), f"bad_{mark[:5]}")
+        assert (entry.folder / "variant" / "naive.py").read_text() == source
+        assert f"history/{entry.id}/variant/naive.py" in git(checkout, "ls-files")
+        assert (checkout / "variants" / f"bad_{mark[:5]}" / "naive.py").read_text() == source
 
 
 def test_the_patch_applies_with_git(checkout: Path, make_job: MakeJob) -> None:
