@@ -93,6 +93,13 @@ def test_an_honest_operator_that_looks_odd_passes(walls, name):
     assert verdict.flags == ()
 
 
+@pytest.mark.parametrize(
+    ("name", "gate"), [("four_levels", "state"), ("small_network", "state_in_full"), ("every_second_chunk", "chunk"), ("binary_keys", "derivative")]
+)
+def test_an_honest_operator_passes_the_gate_that_it_comes_near_to(pair, name, gate):
+    assert asked(BY_GATE[gate], pair, read_sources(ATTACKS / CASES[name]["file"])) is None
+
+
 def test_rounding_to_few_bits_is_flagged_not_rejected(pair):
     for process in pair:
         process.load(read_sources(ATTACKS / "honest" / "eight_bit_values.py"))
