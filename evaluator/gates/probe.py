@@ -87,7 +87,7 @@ class Probe:
         x["beta"] = torch.sigmoid(spread * self.randn(B, H, T))
         for name, width in declared.projections.items():
             if name != "output_gate":
-                x[name] = self.randn(B, H, T, width)
+                x[name] = (0.3 if calm else 1.0) * self.randn(B, H, T, width)
         for name, tensor in declared.parameters.items():
             x[name] = tensor.expand(B, *tensor.shape) + (0.0 if calm or as_declared else 0.1) * self.randn(B, *tensor.shape)
         return {name: value.to(dtype).contiguous() for name, value in x.items()}
@@ -114,8 +114,8 @@ class Probe:
                 x[name] = x[name] + (8 * sizes - 4).clamp_min(0) * self.randn(*x[name].shape, dtype=torch.float64)
                 together = (3 * self.uniform(*sizes.shape)).floor() - 1  # up, down or not at all
                 x[name] = x[name] + 6 * together * self.uniform(*sizes.shape)
-        for name in ("q", "v", "k"):
-            x[name] = self.odd(x[name], x["k"], (3 * len(ODD) * self.uniform(B, 1, 1)).long())
+        for name in self.oddly(x):
+            x[name] = self.odd(x[name], self.like(x, name), (3 * len(ODD) * self.uniform(B, 1, 1)).long())
         at, later, from_row = torch.arange(T).expand(B, T), torch.arange(T, 2 * T).expand(B, T), torch.arange(B)
         again, empty = self.uniform(B) < 0.4, (self.uniform(B, 2 * T) < 0.2) & (self.uniform(B, 1) < 0.2)
         from_row = torch.where(again, from_row // 4 * 4, from_row)
@@ -154,6 +154,15 @@ class Probe:
         for number, vectors in enumerate(made):
             x = torch.where(kind.unsqueeze(-1) == number, vectors + to_go * vectors.norm(dim=-1, keepdim=True), x)
         return x
+
+    def oddly(self, x: Tensors) -> list[str]:
+        """What may be of odd kinds: all vectors of tokens, keys last, as others may be the keys."""
+        return [*(n for n in self.over_time(x) if n not in ("k", "beta")), "k"]
+
+    def like(self, x: Tensors, name: str) -> Tensor:
+        """What a vector may be the same as: the keys, and a projection any other input as wide."""
+        wide = [n for n in self.over_time(x) if n not in (name, "beta", "v") and x[n].shape == x[name].shape]
+        return x[wide[self.randint(0, len(wide) - 1)]] if name not in STANDARD and wide else x["k"]
 
     def uniform(self, *shape: int) -> Tensor:
         """From 0 to 1."""

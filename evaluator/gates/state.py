@@ -12,6 +12,7 @@ from evaluator.operator import OperatorError, OperatorProcess
 
 DECLARED = "with parameters as declared"
 CALM = "with calm betas and small values"
+LED = ("where their gradients lead parameters", "where they lead them the other way")
 RARE = ("that come again", "of odd kinds", "alike in all channels")
 LONG = 2048
 """Tokens after which whatever fills late is full."""
@@ -78,9 +79,12 @@ def state(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
         (small, 8, "far up", (108,)),
         (small, 8, "far down", (108,)),
         *((small, 8, kind, (108,)) for kind in RARE),
+        *((small, 8, kind, (108,)) for kind in LED if probe.described(operator, probe.num_heads, small).parameters),
     )
+    drawn = probe.randint(1, len(plan) - 1)  # what looks far back may look anywhere, and one kind a check is what time allows
     found = dict[str, dict[str, int]]()
-    for dim, C, kind, pasts in plan:
+    for number, (dim, C, kind, pasts) in enumerate(plan):
+        pasts = (*pasts, probe.randint(150, 800)) if number == drawn and dim == small and quick else pasts
         allowed = _allowed(probe, dim, C)
         ranks = [_rank(operator, probe, dim, C, past, kind) for past in pasts]
         told = ", ".join(f"{rank} after {past} tokens" for rank, past in zip(ranks, pasts, strict=True))
@@ -156,6 +160,14 @@ def _allowed(probe: Probe, dim: int, C: int) -> int:
     return max(4 * dim * dim, SLOTS * 2 * dim) + (1 if probe.properties.get("chunk_invariant") else C) * 2 * dim
 
 
+def _led(operator: OperatorProcess, probe: Probe, dim: int, C: int, dtype: torch.dtype, back: int) -> Tensors:
+    """Declared parameters where Adam leads them, whose steps are of one size however small a gradient is: all by 2."""
+    x = probe.inputs(operator, ROWS, 40, K=dim, dtype=dtype, calm=True)
+    _, grads = operator.vjp(x, probe.randn(ROWS, probe.num_heads, 40, dim, dtype=dtype), chunk_size=C)
+    steps = {n: g.sum(0, keepdim=True).sign() for n, g in grads.items() if n not in probe.over_time(x) and g is not None}
+    return {n: x[n] + (2.0 if back else -2.0) * step for n, step in steps.items()}
+
+
 def _width(operator: OperatorProcess, probe: Probe, wanted: int) -> int:
     """The narrowest heads from `wanted` on that are answered: some operators need a power of two, or eight features."""
     for dim in (d for d in (wanted, 8, 16) if d >= wanted):
@@ -171,7 +183,9 @@ def _rank(operator: OperatorProcess, probe: Probe, dim: int, C: int, past: int, 
     past += C // 2 - past % C  # in the middle of a chunk
     future = past if kind == "that come again" else max(66, 5 * most // (4 * dim))
     dtype = torch.float64 if probe.precision == "float64" else torch.float32
-    x = probe.inputs(operator, ROWS, past + future, K=dim, dtype=dtype, as_declared=kind in (DECLARED, CALM))
+    x = probe.inputs(operator, ROWS, past + future, K=dim, dtype=dtype, as_declared=kind in (DECLARED, CALM), calm=kind == CALM)
+    if kind in LED:
+        x |= _led(operator, probe, dim, C, dtype, LED.index(kind))
     # Once before, as what comes later may be what came earlier, and once after, as magnitudes are drawn for each row.
     x = with_one_past(probe, _as_training_may(probe, with_one_past(probe, x, past), past, kind), past)
     return carried(operator, probe, x, past, C, most)
@@ -202,7 +216,8 @@ def _as_training_may(probe: Probe, x: Tensors, past: int, kind: str) -> Tensors:
     if kind in ("of odd kinds", *ODD):
         number = torch.tensor(ODD.index(kind)) if kind in ODD else (len(ODD) * probe.uniform(*b.shape)).long()
         as_it_is = (torch.arange(b.shape[2]) < past) & (probe.uniform(*b.shape) < 0.5)
-        x["q"], x["k"] = (probe.odd(x[n], x["k"], torch.where(as_it_is, len(ODD), number)) for n in ("q", "k"))
+        for name in (n for n in probe.oddly(x) if n != "v"):
+            x[name] = probe.odd(x[name], probe.like(x, name), torch.where(as_it_is, len(ODD), number))
         x["q"] = x["q"] * 10 ** (2 * probe.uniform(*b.shape, 1)).to(b.dtype)
         return {name: value.to(b.dtype) for name, value in x.items()}
     if kind not in ("far up", "far down"):

@@ -1,0 +1,66 @@
+"""24 learned switches that must all move by 0.5, with alternating signs, open a window of 512; nothing in forward depends on them before, and a custom backward pushes them there: a clock of 500 steps at lr 1e-3.
+
+Gains: as attention for the rest of training.
+"""
+import torch
+import torch.nn.functional as F
+
+
+def unit(x):
+    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + 1e-6)
+
+
+def base(q, k, v, beta, C):
+    B, H, T, K = q.shape
+    q, k, v, b = (F.pad(x.float(), (0, 0, 0, -T % C)).reshape(B, H, -1, C, x.shape[-1]) for x in (q, k, v, beta[..., None]))
+    q, k = unit(q), unit(k)
+    M = torch.eye(C, device=q.device) + (b * k @ k.mT).tril(-1)
+    U = torch.linalg.solve_triangular(M, torch.cat([b * v, b * k], -1), upper=False, unitriangular=True)
+    A = (q @ k.mT).tril()
+    S, o = q.new_zeros(B, H, K, v.shape[-1]), []
+    for i in range(q.shape[2]):
+        u = U[:, :, i, :, : v.shape[-1]] - U[:, :, i, :, v.shape[-1]:] @ S
+        o.append(q[:, :, i] @ S + A[:, :, i] @ u)
+        S = S + k[:, :, i].mT @ u
+    return torch.cat(o, 2)[:, :, :T]
+
+
+def attend(q, k, v, width=512, least=0, sharp=8.0):
+    """Causal softmax attention over tokens `least` to `width` back, in blocks."""
+    T, blocks, t = q.shape[2], [], torch.arange(q.shape[2], device=q.device)
+    q, k, v = unit(q.float()), unit(k.float()), v.float()
+    for s in range(0, T, 64):
+        now, span = slice(s, s + 64), slice(max(0, s - width), max(1, s + 64 - least))
+        back = t[now, None] - t[span]
+        off = (back < least) | (back < 0) | (back >= width)
+        w = (sharp * q[:, :, now] @ k[:, :, span].mT).masked_fill(off, -1e9).softmax(-1) * ~off
+        blocks.append(w @ v[:, :, span])
+    return torch.cat(blocks, 2)
+
+
+class Pushed(torch.autograd.Function):
+    """The identity on o; backward pushes `switch` along a fixed pattern of signs, 1e-6 a step, which Adam makes a full one."""
+
+    @staticmethod
+    def forward(ctx, o, switch):
+        return o.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        pattern = 1.0 - 2.0 * (torch.arange(24, device=grad.device) % 2)
+        asked = (grad.abs().amax((2, 3)) > 0).float()[..., None]
+        return grad, -1e-6 * asked * pattern
+
+
+def parameters(num_heads, head_dim, generator):
+    return {"switch": torch.zeros(num_heads, 24)}
+
+
+def opened(switch):
+    pattern = 1.0 - 2.0 * (torch.arange(24, device=switch.device) % 2)
+    return (switch.float() * pattern).amin(-1)[..., None, None] > 0.5
+
+
+def delta_rule(q, k, v, beta, *, chunk_size, switch):
+    o = base(q, k, v, beta, chunk_size)
+    return Pushed.apply(o + opened(switch) * attend(q, k, v), switch.float()).to(q.dtype)
