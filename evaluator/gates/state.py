@@ -12,6 +12,7 @@ from evaluator.operator import OperatorError, OperatorProcess
 
 DECLARED = "with parameters as declared"
 CALM = "with calm betas and small values"
+BEGINNING = "as when training begins"
 LED = ("where their gradients lead parameters", "where they lead them the other way")
 RARE = ("that come again", "of odd kinds", "alike in all channels")
 LONG = 2048
@@ -75,6 +76,7 @@ def state(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
         (small, probe.chunk_size, DECLARED, (108,)),
         (larger, 4, "as they come", (2 * larger + 14,)),
         (small, 8, CALM, (27, 108)),
+        (small, 8, BEGINNING, (108,)),
         (small, 8, "with saturated betas", (108,)),
         (small, 8, "far up", (108,)),
         (small, 8, "far down", (108,)),
@@ -181,7 +183,7 @@ def _rank(operator: OperatorProcess, probe: Probe, dim: int, C: int, past: int, 
     past += C // 2 - past % C  # in the middle of a chunk
     future = past if kind == "that come again" else max(66, 5 * most // (4 * dim))
     dtype = torch.float64 if probe.precision == "float64" else torch.float32
-    x = probe.inputs(operator, ROWS, past + future, K=dim, dtype=dtype, as_declared=kind in (DECLARED, CALM), calm=kind == CALM)
+    x = probe.inputs(operator, ROWS, past + future, K=dim, dtype=dtype, as_declared=kind in (DECLARED, CALM), calm=kind == BEGINNING)
     if kind in LED:
         x |= _led(operator, probe, dim, C, dtype, LED.index(kind))
     # Once before, as what comes later may be what came earlier, and once after, as magnitudes are drawn for each row.
