@@ -43,8 +43,7 @@ def as_json(entry: Entry, past: Past) -> dict[str, Any]:
 
 def _compared(entry: Entry, past: Past) -> dict[str, Any] | None:
     """What its scores stand beside, and by how much each is above it."""
-    parent = entry.about.parent if entry.about else None
-    other = beside(past, entry.name, parent, entry.evaluation) if entry.evaluation and entry.scores else None
+    other = _other(entry, past) if entry.scores else None
     if other is None or other.evaluation is None or entry.evaluation is None:
         return None
     old, new = other.evaluation.settings, entry.evaluation.settings
@@ -172,10 +171,16 @@ def proposal_of(entry: Entry) -> Proposal | None:
         return None
 
 
+def _other(entry: Entry, past: Past) -> Entry | None:
+    """The entry that its scores stand beside."""
+    parent = entry.about.parent if entry.about else None
+    return beside(past, entry.name, parent, entry.evaluation) if entry.evaluation else None
+
+
 def measured(entry: Entry, past: Past) -> Iterator[Table]:
     """The scores beside the parent's or the baseline's, and of a row that is not whole the settings that are done."""
     parent = entry.about.parent if entry.about else None
-    before = beside(past, entry.name, parent, entry.evaluation) if entry.evaluation else None
+    before = _other(entry, past)
     title = "parent" if before is None or before.name == parent else one_line(before.name or "", 40)
     yield _scores(entry, before, title)
     if entry.evaluation and entry.evaluation.status != "scored":

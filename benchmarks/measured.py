@@ -11,7 +11,7 @@ from typing import Any
 from noise import scores_by_seed
 
 from evaluator.protocol import COLUMNS, Protocol, from_json
-from evaluator.results import ResultsError, owed, read_json, read_rows, summary
+from evaluator.results import ResultsError, judged, read_json, read_rows, settings_in, summary
 
 PUBLISHED = Path(__file__).with_name("published.csv")
 REFERENCE_ROWS = Path(__file__).parent / "results" / "references"
@@ -82,7 +82,7 @@ def load(folder: Path) -> Measured:
         found = read_json(folder / "evaluation.json")
         protocol, seeds = from_json(found["protocol"]), tuple(found["seeds"])
         rows = read_rows(folder)
-        finished = found["finished"] if not owed(found, rows) else None
+        finished = found["finished"] if settings_in(rows) <= judged(found) else None
         return Measured(
             found["variant"]["name"], found["variant"]["digest"], folder, found["fingerprint"], protocol, seeds,
             found["device"]["name"], found["status"] if finished else "not ended", finished or "", summary(rows, protocol, seeds)["tasks"],

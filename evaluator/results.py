@@ -188,12 +188,13 @@ def judged(evaluation: Mapping[str, Any]) -> Names:
     if known is None and evaluation.get("finished") and evaluation.get("status") in ("scored", "partial"):  # an older file
         tasks = evaluation.get("tasks") or {}
         known = {task: told.get("settings") for task, told in tasks.items() if isinstance(told, dict)}
-    return {(task, name) for task, names in (known or {}).items() if isinstance(names, (list, dict)) for name in names}
+    named = ((task, name) for task, names in (known or {}).items() if isinstance(names, (list, dict)) for name in names)
+    return {(task, name) for task, name in named if isinstance(name, str)}
 
 
-def owed(evaluation: Mapping[str, Any], rows: Iterable[Row]) -> Names:
-    """The settings whose runs are there, but the gates after them were not asked: they are no scores yet."""
-    return {(r.task, r.setting) for r in rows} - judged(evaluation)
+def settings_in(rows: Iterable[Row]) -> Names:
+    """The settings of which there are runs. Those that are not judged owe the gates after them, and are no scores yet."""
+    return {(r.task, r.setting) for r in rows}
 
 
 @contextlib.contextmanager

@@ -49,7 +49,7 @@ def score(job: Job, report: Report, place: Place) -> dict[str, Any]:
     todo = sorted(left, key=lambda s: cost(s, job.protocol))  # what is cheap tells something soon
     if len(todo) < len(job.settings):
         report({"event": "note", "message": f"going on: {len(job.settings) - len(todo)} settings are done already"})
-    unjudged = results.owed(found, before)
+    unjudged = results.settings_in(before) - results.judged(found)
     owed = [s for s in job.settings if s not in todo and (s.task, s.name) in unjudged]
     of_a_gpu = not job.gated and "cuda" in _kinds(found)
     if not todo and (not owed or of_a_gpu) and all(fact in found for fact in PLACE):  # this machine has no part in it
@@ -64,9 +64,9 @@ def score(job: Job, report: Report, place: Place) -> dict[str, Any]:
             rows = results.read_rows(job.out)
             if job.gated and not failure:
                 failure = _after(work.gates())
-    sound = {(r.task, r.setting) for r in rows} if not failure else set()
+    sound = results.settings_in(rows) if not failure else frozenset()
     if of_a_gpu or (todo and len(rows) == len(before)):  # those before were not this device's, or nothing was trained
-        sound -= unjudged
+        sound = sound - unjudged
     return _told(_write(job, header, failure, sound), report)
 
 
@@ -145,7 +145,7 @@ def _content(
     """One that has not ended, or of which gates are still to be asked, is `partial` and has no time at which it finished."""
     rows = results.read_rows(job.out)
     found = results.summary(rows, job.protocol, job.seeds)
-    owed = {(r.task, r.setting) for r in rows} - judged
+    owed = results.settings_in(rows) - judged
     if owed:  # no score of a task before its rows are known to be sound
         found |= {"scores": found["scores"] | {COLUMNS[task]: None for task, _ in owed}, "mad_score": None}
     whole = all(t["settings_done"] == t["settings_total"] for t in found["tasks"].values()) and not owed and ended
@@ -154,10 +154,9 @@ def _content(
     if diverged and not failure:
         status, error = "train-failed", f"no run of the sweep stayed finite in {', '.join(diverged)}"
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    tasks = [s.task for s in job.protocol.settings]
     return {
         "status": status, "error": error, **header, **found,
-        "judged": {task: sorted(name for t, name in judged if t == task) for task in dict.fromkeys(tasks)},
+        "judged": {task: sorted(name for t, name in judged if t == task) for task in job.protocol.tasks},
         "owed": [f"{task} {name}" for task, name in sorted(owed)],
         "seconds": {"total": round(sum(r.seconds for r in rows), 1)},
         "started": header.get("started", now), "finished": now if ended and (failure or not owed) else None,

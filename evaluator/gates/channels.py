@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from evaluator.gates.probe import Probe, Rejected, loudness
-from evaluator.gates.rank import ROWS, THRESHOLD, carried
-from evaluator.gates.state import with_one_past
+from evaluator.gates.rank import THRESHOLD, carried
+from evaluator.gates.state import of_one_past
 from evaluator.operator import OperatorProcess
 
 
@@ -42,7 +42,7 @@ def _shared(operator: OperatorProcess, probe: Probe) -> bool:
     part = _part(probe, dim)
 
     def rank(dim: int, past: int, channels: int, most: int) -> int:
-        x = with_one_past(probe, probe.inputs(operator, ROWS, past + 24, K=dim, as_declared=True), past)
+        x = of_one_past(operator, probe, dim, past, 24)
         return carried(operator, probe, x, past, C, most, slice(0, channels))
 
     one, later, two = (rank(dim, past, channels, 3 * part) for past, channels in ((3 * C, 1), (6 * C, 1), (3 * C, 2)))
@@ -56,7 +56,7 @@ def _shared(operator: OperatorProcess, probe: Probe) -> bool:
 def _by_all_inputs(operator: OperatorProcess, probe: Probe, dim: int) -> bool:
     """Whether what one output channel takes from all inputs before is more than its part."""
     past = probe.chunk_size + probe.chunk_size // 2
-    x = with_one_past(probe, probe.inputs(operator, ROWS, past + 24, K=dim, as_declared=True), past)
+    x = of_one_past(operator, probe, dim, past, 24)
     channel = probe.randint(0, dim - 1)
     part = _part(probe, dim)
     return carried(operator, probe, x, past, probe.chunk_size, part + 8, slice(channel, channel + 1)) > part

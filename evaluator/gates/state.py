@@ -57,7 +57,7 @@ def _holds_a_wider_chunk(operator: OperatorProcess, probe: Probe) -> bool:
     """Whether more is held in the middle of a second chunk than 4 K V and its own tokens: a clock over chunks alone holds no more."""
     dim, C = _width(operator, probe, 4), 32
     past, most = C + C // 2, 4 * dim * dim + C // 2 * 2 * dim
-    x = with_one_past(probe, probe.inputs(operator, ROWS, past + 80, K=dim, as_declared=True), past)
+    x = of_one_past(operator, probe, dim, past, 80)
     return carried(operator, probe, x, past, C, most + 8) > most
 
 
@@ -187,11 +187,16 @@ def _rank(operator: OperatorProcess, probe: Probe, dim: int, C: int, past: int, 
     if kind in LED:
         x |= _led(operator, probe, dim, C, dtype, LED.index(kind))
     # Once before, as what comes later may be what came earlier, and once after, as magnitudes are drawn for each row.
-    x = with_one_past(probe, _as_training_may(probe, with_one_past(probe, x, past), past, kind), past)
+    x = _with_one_past(probe, _as_training_may(probe, _with_one_past(probe, x, past), past, kind), past)
     return carried(operator, probe, x, past, C, most)
 
 
-def with_one_past(probe: Probe, x: Tensors, past: int) -> Tensors:
+def of_one_past(operator: OperatorProcess, probe: Probe, dim: int, past: int, future: int) -> Tensors:
+    """As many rows as a rank is asked of, with parameters as declared: one past, and a future of each one's own."""
+    return _with_one_past(probe, probe.inputs(operator, ROWS, past + future, K=dim, as_declared=True), past)
+
+
+def _with_one_past(probe: Probe, x: Tensors, past: int) -> Tensors:
     for name, value in x.items():
         before = value[:, :, :past] if name in probe.over_time(x) else value
         before.copy_(before[:1].clone())
@@ -230,7 +235,7 @@ def _as_training_may(probe: Probe, x: Tensors, past: int, kind: str) -> Tensors:
             x[name] = x[name] * 10 ** (2 * sizes)
     if kind == "far down":
         again = torch.randint(past, (b.shape[2] - past,), generator=probe.rng)
-        x = with_one_past(probe, x, past)
+        x = _with_one_past(probe, x, past)
         for name in (n for n in over_time if n != "v"):
             x[name][:, :, past:] = x[name][:, :, again]
     return x
