@@ -15,6 +15,7 @@ from .errors import AgentError, BadInput, EnvironmentFault
 from .events import Event, describe
 from .files import append_line, read_bounded
 from .process import Bounds, Ended
+from .recordfile import why
 from .records import CheckReport, Evaluation, ProtocolInfo, Record, now
 from .text import one_line
 from .threads import Leash
@@ -154,10 +155,7 @@ def read_evaluation(folder: Path, ended: Ended | None = None) -> Evaluation:
         told = f": {_last_line(ended)}" if ended else ""
         raise EvaluationFailed(f"the evaluator left no evaluation.json{told}") from None
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise EvaluationFailed(
-            f"{folder / 'evaluation.json'} is no evaluation: {first['loc']}: {first['msg']}"
-        ) from error
+        raise EvaluationFailed(f"{folder / 'evaluation.json'} is no evaluation: {why(error)}") from error
 
 
 def ended_evaluation(folder: Path) -> Evaluation:

@@ -12,6 +12,7 @@ import torch
 
 from evaluator import gates, sandbox
 from evaluator.check import check, gates_on_device
+from evaluator.gates import independence
 from evaluator.gates.probe import Probe, Rejected
 from evaluator.operator import OperatorError, OperatorProcess, read_sources
 from evaluator.reading import source
@@ -132,7 +133,17 @@ def test_a_sum_by_fft_may_round_at_the_size_of_a_future_that_is_taken_away(pair)
 def test_an_output_that_only_one_future_makes_finite_is_told(pair):
     later = "(k[:, :, -1:].abs().mean(-1, keepdim=True) > 4)"
     source = f"import torch\n\n\ndef delta_rule(q, k, v, beta, *, chunk_size):\n    return v + 0 * {later}.to(v.dtype).log()\n"
-    assert "moves the output of token 0 by inf" in asked(BY_GATE["lengths"], pair, {"naive": source})
+    assert "moves the output of token 0 to NaN or infinity" in asked(BY_GATE["lengths"], pair, {"naive": source})
+
+
+@pytest.mark.parametrize(("broken", "told"), [(1, False), (3, True)])
+def test_a_few_rows_may_overflow_on_one_side_at_extremes(broken, told):
+    difference = torch.zeros(128, 2, 5, 4)
+    difference[:broken, 1, 3] = float("nan")
+    difference[64, 0, 0] = 1.0
+    left = independence._without_overflow(difference)
+    assert bool(left.isnan().any()) is told
+    assert bool((left[64, 0, 0] == 1.0).all())
 
 
 def test_a_scan_by_doubling_is_no_square_of_the_length(pair):
@@ -275,6 +286,8 @@ READ = {
     "a global": ("N = 0\n\n\ndef f(x):\n    global N\n    N = N + 1\n", "global"),
     "random numbers": ("def f(x):\n    return torch.rand(3)\n", "only from parameters"),
     "noise in place": ("def f(x):\n    return x.normal_()\n", "normal_"),
+    "a generator of its own": ("def f(x):\n    return torch.Generator()\n", "torch.Generator"),
+    "a generator made in an annotation": ("def f(x: torch.Generator()):\n    return x\n", "a call in an annotation"),
     "dropout": ("def f(x):\n    return F.dropout(x)\n", "dropout"),
     "a seed": ("def f(x):\n    torch.manual_seed(0)\n", "manual_seed"),
     "asking for training": ("def f(x):\n    return x.requires_grad\n", "requires_grad"),
@@ -312,6 +325,12 @@ def test_the_reading_passes_every_stored_variant(path):
 def test_a_text_that_names_what_it_is_filled_with_is_readable():
     text = BODY.replace("    return", "    text = '{:.2f} of {}, {x}'.format(1.0, 2, x=3)\n    return")
     assert source.read({"naive": text}) == []
+
+
+def test_parameters_may_name_their_generator_and_draw_in_place():
+    drawn = "torch.empty(num_heads).uniform_(1, 16, generator=generator).log()"
+    head = "def parameters(num_heads: int, head_dim: int, generator: torch.Generator) -> dict[str, torch.Tensor]:\n"
+    assert source.read({"naive": f"{HEAD}{head}    return {{'a': {drawn}}}\n\n\n{BODY}"}) == []
 
 
 def test_a_table_that_is_only_read_is_readable():

@@ -14,6 +14,8 @@ SHAKES = (1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3)
 STEPS = (1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 0.6)
 ALIGNED = 0.4
 """A cosine over some hundred directions: 0.62 for signs with a straight-through gradient, 0 +- 0.1 by chance."""
+UNFELT = 1e-6
+"""Of the largest product of an input and its gradient: rounding alone gives 6e-9, the least of honest operators was 3e-5."""
 ALL = "all inputs"
 COARSE = 3e-2
 """An input whose relative changes below this are not answered in proportion is held in less than bfloat16."""
@@ -22,7 +24,8 @@ COARSE = 3e-2
 def reach(operator: OperatorProcess, probe: Probe) -> None:
     """A gradient reaches q, k, v, beta, every projection and every declared parameter, else it can't be trained.
 
-    A bound may wait for larger inputs, or for a parameter that has moved: one kind of inputs must reach it.
+    A bound may wait for larger inputs, or for a parameter that has moved: one kind of inputs must reach it, with more
+    than what rounding leaves of a factor that cancels.
     """
     T = 4 * probe.chunk_size + 1
     dead: set[str] | None = None
@@ -30,7 +33,9 @@ def reach(operator: OperatorProcess, probe: Probe) -> None:
         x = probe.inputs(operator, 2, T, scale=scale)
         x = {n: v if n in probe.over_time(x) else v + far for n, v in x.items()}
         _, grads = operator.vjp(x, probe.randn(2, probe.num_heads, T, probe.head_dim), chunk_size=probe.chunk_size)
-        unreached = {n for n, g in grads.items() if g is None or not bool(g.any())}
+        felt = {n: float(g.double().norm() * x[n].double().norm()) for n, g in grads.items() if g is not None}
+        least = max(UNFELT * max(felt.values(), default=0.0), 1e-300)
+        unreached = {n for n in grads if not felt.get(n, 0.0) >= least}
         dead = unreached if dead is None else dead & unreached
         if not dead:
             return

@@ -15,6 +15,7 @@ from evaluator.reading.vocabulary import (
     BUILTINS,
     DENIED,
     DRAWS,
+    DRAWS_IN_PLACE,
     MODULES,
     NOT_IN_KERNELS,
     OTHERS,
@@ -107,7 +108,8 @@ class Anywhere:
         if dotted is None:
             if node.attr in ("format", "format_map") and not _plain_format(node.value):
                 yield node.lineno, f"{node.attr}, whose text can name attributes; write an f-string"
-            if node.attr.startswith("_") or node.attr in DENIED:
+            drawn = node.attr in DRAWS_IN_PLACE and id(node) in self.names.drawing
+            if node.attr.startswith("_") or (node.attr in DENIED and not drawn):
                 yield node.lineno, no_attribute(node.attr)
             return
         module, _, name = dotted.rpartition(".")
@@ -124,6 +126,8 @@ class Anywhere:
         """Why MODULE.NAME may not be used, None if it may."""
         where = f"{module}.{name}"
         if where == "torch.autograd.grad":  # of values that the operator computed itself
+            return None
+        if where == "torch.Generator" and id(node) in self.names.hints:  # the one that parameters() is given
             return None
         if name.startswith("_") or (module.startswith("torch") and name in DENIED):
             return no_attribute(where)

@@ -55,6 +55,8 @@ class Names:
             if isinstance(top, ast.FunctionDef) and top.name == "parameters"
             for inner in ast.walk(top)
         }
+        self.hints = {id(inner) for hint in _hints(tree) for inner in ast.walk(hint)}
+        """Annotations of functions, which name types and call nothing."""
         reads = {id(name) for node in ast.walk(tree) for name in self._read_from(node)}
         used = [n for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)]
         self.only_read = self.constants - {n.id for n in used if id(n) not in reads}
@@ -95,6 +97,13 @@ def targets(node: ast.stmt) -> list[ast.expr]:
         return []
     found = node.targets if isinstance(node, ast.Assign) else [node.target]
     return [t for target in found for t in (target.elts if isinstance(target, ast.Tuple) else [target])]
+
+
+def _hints(tree: ast.AST) -> Iterator[ast.expr]:
+    for node in ast.walk(tree):
+        hint = node.annotation if isinstance(node, ast.arg) else node.returns if isinstance(node, ast.FunctionDef) else None
+        if hint:
+            yield hint
 
 
 def _contexts(node: ast.ClassDef) -> Iterator[ast.Name]:

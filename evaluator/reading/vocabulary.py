@@ -44,6 +44,8 @@ PURE = {
 READERS = {"len", "enumerate", "zip", "sum", "sorted", "reversed", "list", "tuple", "dict", "torch.tensor"}
 """What takes a table and neither changes it nor hands it on."""
 DRAWS = {"rand", "randn", "randint", "rand_like", "randn_like", "randint_like", "randperm", "normal"}
+DRAWS_IN_PLACE = {"normal_", "uniform_"}
+"""Of tensors, where parameters() draws."""
 TORCH_PREFIXES = (
     "set_", "get_", "rand", "cudnn", "miopen", "mkldnn", "is_autocast", "is_anomaly", "is_deterministic", "is_warn", "are_",
     "clear_", "autocast_", "quantize", "quantized", "fbgemm", "parse_", "prepare_", "profiler", "thread_safe", "import_",
