@@ -57,9 +57,15 @@ def carried(operator: OperatorProcess, probe: Probe, x: Tensors, past: int, C: i
 def _to_the_past(
     operator: OperatorProcess, probe: Probe, x: Tensors, past: int, C: int, grad_o: Tensor
 ) -> tuple[Tensors, float]:
-    """Gradients of each row of outputs to the first head's inputs before `past`, name -> [rows, numbers], and the size of those after."""
+    """Gradients of each row of outputs to the first head's inputs before `past`, name -> [rows, numbers], and the size of those after.
+
+    Zero in rows where they are not finite, as they may be far up: what overflows is trained no further.
+    """
     rows = {n: v[: len(grad_o)].contiguous() for n, v in x.items()}
     _, grads = operator.vjp(rows, grad_o, chunk_size=C, timeout=3 * operator.timeout)
     found = {n: g[:, 0].double() for n in probe.over_time(x) if (g := grads[n]) is not None}
+    if found:
+        finite = torch.stack([g.flatten(1).isfinite().all(1) for g in found.values()]).all(0)
+        found = {n: g.masked_fill(~finite.view(-1, *[1] * (g.dim() - 1)), 0.0) for n, g in found.items()}
     beside = max((float(g[:, past:].norm()) for g in found.values()), default=0.0)
     return {n: g[:, :past].flatten(1) for n, g in found.items()}, beside
