@@ -12,7 +12,7 @@ import torch
 
 from evaluator import gates, sandbox
 from evaluator.check import check, gates_on_device
-from evaluator.gates import independence
+from evaluator.gates import independence, rank
 from evaluator.gates.probe import Probe, Rejected
 from evaluator.operator import OperatorError, OperatorProcess, read_sources
 from evaluator.reading import source
@@ -119,6 +119,24 @@ def test_what_is_slow_because_of_what_it_keeps_is_told_so(walls):
     rejected = {gate.name: gate.message for gate in verdict.gates if not gate.passed}
     assert verdict.verdict == "reject"
     assert "the state is too large" in rejected["state"]
+
+
+def test_gradients_that_are_not_finite_hide_no_state(pair):
+    hidden = "class A(torch.autograd.Function):\n    @staticmethod\n    def forward(ctx, x):\n        return x.clone()\n\n"
+    hidden += "    @staticmethod\n    def backward(ctx, g):\n        return g * float('nan') if len(g) == 72 else g\n\n\n"
+    cheat = f"import torch\n\n\n{hidden}def delta_rule(q, k, v, beta, *, chunk_size):\n    return q + k + A.apply(v.cumsum(2)) * beta[..., None]\n"
+    assert "are NaN or infinite" in asked(BY_GATE["state"], pair, {"naive": cheat})
+
+
+def test_rows_whose_outputs_overflow_give_way_to_others():
+    x, o = {"v": torch.arange(72.0).view(72, 1, 1, 1)}, torch.ones(72, 5, 4)
+    o[:30, 2, 1] = float("nan")
+    given, finite = rank._finite(x, o)
+    assert bool(finite.isfinite().all())
+    assert set(given["v"].flatten().tolist()) == set(range(30, 72))
+    o[:40, 2, 1] = float("inf")
+    with pytest.raises(Rejected, match="40 of 72 rows"):
+        rank._finite(x, o)
 
 
 def test_an_operator_that_mixes_precisions_has_the_rank_of_its_state(pair):
@@ -288,6 +306,10 @@ READ = {
     "noise in place": ("def f(x):\n    return x.normal_()\n", "normal_"),
     "a generator of its own": ("def f(x):\n    return torch.Generator()\n", "torch.Generator"),
     "a generator made in an annotation": ("def f(x: torch.Generator()):\n    return x\n", "a call in an annotation"),
+    "a generator bound in an annotation": (
+        "def f(x: (G := torch.Generator)):\n    return x\n\n\ndef g():\n    return G()\n", "torch.Generator"),
+    "a generator made in an annotation inside": (
+        "def f(x):\n    def g(y: torch.Generator()):\n        return y\n    return g(x)\n", "torch.Generator"),
     "dropout": ("def f(x):\n    return F.dropout(x)\n", "dropout"),
     "a seed": ("def f(x):\n    torch.manual_seed(0)\n", "manual_seed"),
     "asking for training": ("def f(x):\n    return x.requires_grad\n", "requires_grad"),

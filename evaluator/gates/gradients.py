@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,8 +16,8 @@ ALIGNED = 0.4
 """A cosine over some hundred directions: 0.62 for signs with a straight-through gradient, 0 +- 0.1 by chance."""
 SPREAD = 0.2
 """Slopes over three steps that differ by more than this part of the largest are none."""
-FAR = 0.05
-"""Allowed of a long sequence, in which rounding grows too."""
+LONG_ALLOWED = 0.05
+"""Of a long sequence, in which rounding grows too."""
 UNFELT = 1e-6
 """Of the largest product of an input and its gradient: rounding alone gives 6e-9, the least of honest operators was 3e-5."""
 ALL = "all inputs"
@@ -120,7 +120,7 @@ class Check:
     claimed: float
     slopes: tuple[float, ...]
     scale: float  # size of a typical derivative along a random direction
-    far: bool = False  # asked of a long sequence
+    long: bool  # a sequence in which small changes may grow from chunk to chunk
 
     @property
     def pairs(self) -> list[tuple[float, float]]:
@@ -140,11 +140,16 @@ class Check:
         return min((abs(a - b) / self.scale for a, b in self.pairs), default=math.inf)
 
     @property
-    def untold(self) -> bool:
-        """Whether a long sequence has no slope: where small changes grow with every chunk, no three steps agree on one."""
-        triples = list(zip(self.slopes, self.slopes[1:], self.slopes[2:], strict=False))
-        spread = min((max(t) - min(t)) / max(1e-30, *map(abs, t)) for t in triples)
-        return self.far and spread > SPREAD
+    def steady(self) -> bool:
+        """Whether three steps agree on a slope; where small changes grow with every chunk, none do."""
+        triples = zip(self.slopes, self.slopes[1:], self.slopes[2:], strict=False)
+        return not min((max(t) - min(t)) / max(1e-30, *map(abs, t)) for t in triples) > SPREAD
+
+    def wrong(self, allowed: float) -> bool:
+        """Whether the claim is none of the slopes; of a long sequence only where there is one."""
+        if self.long:
+            allowed = max(allowed, LONG_ALLOWED)
+        return self.error > max(allowed, 8 * self.doubt) and (self.steady or not self.long)
 
     @property
     def measured(self) -> float:
@@ -166,7 +171,7 @@ def derivative(operator: OperatorProcess, probe: Probe) -> None:
     seen = list[Check]()
     for _ in range(3):
         checks = _checks(operator, probe)
-        failed = {c.name: c for c in checks if c.error > max(allowed, FAR * c.far, 8 * c.doubt) and not c.untold}
+        failed = {c.name: c for c in checks if c.wrong(allowed)}
         wrong = set(failed) if wrong is None else wrong & set(failed)
         seen += checks
         if not wrong:
@@ -194,18 +199,18 @@ def _checks(operator: OperatorProcess, probe: Probe) -> list[Check]:
     """Along one direction of each input and three of all, one of each at the trainer's own heads, two of calm inputs, three far back."""
     dtype = torch.float64 if _takes_float64(operator, probe) else torch.float32
     T, quick = 4 * probe.chunk_size + 1, probe.properties.get("milliseconds_a_token", 0.0) < 1
-    long, coarse = probe.randint(300, 700), bool(probe.properties.get("coarse_inputs"))  # which small inputs are lost in
+    coarse = bool(probe.properties.get("coarse_inputs"))  # which small inputs are lost in
     return [
         *_checks_at(operator, probe, T, 16, dtype, lambda names: [[name] for name in names] + [names] * 3),
         *_checks_at(operator, probe, T, probe.head_dim, dtype, lambda names: [[name] for name in names]),
         *([] if coarse else _checks_at(operator, probe, T, 16, dtype, lambda names: [names] * 2, calm=True)),
-        *(replace(c, far=True) for c in (_checks_at(operator, probe, long, 16, dtype, lambda names: [names] * 3) if quick else [])),
+        *(_checks_at(operator, probe, probe.randint(300, 700), 16, dtype, lambda names: [names] * 3, long=True) if quick else []),
     ]
 
 
 def _checks_at(
     operator: OperatorProcess, probe: Probe, T: int, dim: int, dtype: torch.dtype,
-    directions: Callable[[list[str]], list[list[str]]], *, calm: bool = False,
+    directions: Callable[[list[str]], list[list[str]]], *, calm: bool = False, long: bool = False,
 ) -> list[Check]:
     """Forward at x +- h d for every step in one batch, for each direction d, given as the inputs that it moves."""
     x = probe.inputs(operator, 1, T, K=dim, dtype=dtype, calm=calm)
@@ -214,13 +219,13 @@ def _checks_at(
     _, grads = operator.vjp(x, grad_o, chunk_size=probe.chunk_size)
     full = {n: g if g is not None else torch.zeros_like(x[n]) for n, g in grads.items()}
     return [
-        _check(operator, probe, x, full, grad_o, {n: probe.randn(*x[n].shape, dtype=dtype) for n in names})
+        _check(operator, probe, x, full, grad_o, {n: probe.randn(*x[n].shape, dtype=dtype) for n in names}, long)
         for names in directions(list(x))
     ]
 
 
 def _check(
-    operator: OperatorProcess, probe: Probe, x: Tensors, grads: Tensors, grad_o: Tensor, direction: Tensors
+    operator: OperatorProcess, probe: Probe, x: Tensors, grads: Tensors, grad_o: Tensor, direction: Tensors, long: bool
 ) -> Check:
     steps = [h for h in STEPS if x["q"].dtype == torch.float64 or h >= 1e-3]
     signed = torch.tensor([s * h for h in steps for s in (1.0, -1.0)], dtype=x["q"].dtype)
@@ -235,4 +240,4 @@ def _check(
     slopes = tuple((up - down) / (2 * h) for up, down, h in zip(sums[::2], sums[1::2], steps, strict=True))
     claimed = sum(float((grads[n] * d).double().sum()) for n, d in direction.items())
     scale = math.sqrt(sum(float(grads[n].double().square().sum()) for n in direction))
-    return Check(next(iter(direction)) if len(direction) == 1 else ALL, claimed, slopes, max(scale, 1e-12))
+    return Check(next(iter(direction)) if len(direction) == 1 else ALL, claimed, slopes, max(scale, 1e-12), long)

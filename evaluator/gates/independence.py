@@ -12,7 +12,7 @@ from evaluator.operator import OperatorProcess
 SIZES = (1.0, 50.0, 3000.0)
 """Magnitudes of what is put in place: a leak scaled down by 1e-5 must show, and one behind a normalisation too."""
 FEW, LEAST = 64, 8
-"""One of so many rows may overflow, or one of so many at the least."""
+"""One row in FEW may overflow, and one at all where there are LEAST or more."""
 PROTOCOL = (32, 64, 127, 128, 255, 256, 511, 512, 1023, 1024)
 """Lengths that the trainer uses, with and without the last token."""
 
@@ -110,10 +110,11 @@ def elsewhere(
     B, H, T = kept.shape
     cut = int(kept[row_, head].sum())
     since = f"from token {cut} on, or of other rows," if cut < T else "of other heads or rows"
-    far = float(moved[row_, head, token].max())
-    by = f"by {far:.3g}" if math.isfinite(far) else "to NaN or infinity, or back,"
+    most = float(moved[row_, head, token].max())
+    by = f"by {most:.3g}" if math.isfinite(most) else "to NaN or infinity, or back,"
     raise Rejected(
-        f"not causal: changing {what} {since} moves the output of token {token} {by} (B = {B}, H = {H}, T = {T}, {str(o.dtype).removeprefix('torch.')}); "
+        f"not causal: changing {what} {since} moves the output of token {token} {by} "
+        f"(B = {B}, H = {H}, T = {T}, {str(o.dtype).removeprefix('torch.')}); "
         "an output may depend on its own and earlier tokens of its row and head alone"
     )
 

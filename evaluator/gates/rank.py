@@ -5,7 +5,7 @@ import functools
 import torch
 from torch import Tensor
 
-from evaluator.gates.probe import Probe, Tensors, loudness
+from evaluator.gates.probe import Probe, Rejected, Tensors, loudness, row
 from evaluator.operator import OperatorProcess
 
 THRESHOLD = {"float64": 1e-9, "float32": 3e-6, "lower": 3e-2}
@@ -20,6 +20,10 @@ NOTHING = 1e-6
 """What moves outputs by less than this part of what the inputs beside them do is rounding."""
 
 
+class Overflown(Rejected):
+    """Of inputs that are NaN or infinite on the way, so that no rank is told."""
+
+
 def carried(operator: OperatorProcess, probe: Probe, x: Tensors, past: int, C: int, most: int, channel: slice = slice(None)) -> int:
     """Of d(outputs after `past`) / d(inputs before it) in the first head, up to `most`; of all channels of the outputs or one.
 
@@ -27,10 +31,11 @@ def carried(operator: OperatorProcess, probe: Probe, x: Tensors, past: int, C: i
     what any of them asks for counts. What is rounding is told by rows that differ by a factor alone: the precision class
     doesn't tell it where an operator mixes precisions.
     """
+    x, o = _finite(x, operator.forward(x, chunk_size=C)[:, 0, past:])
     ask = functools.partial(_to_the_past, operator, probe, x, past, C)
     T, dim, dtype = x["v"].shape[2], x["v"].shape[3], x["v"].dtype
     weights = torch.zeros(ROWS, probe.num_heads, T, dim, dtype=dtype)
-    weights[:, 0, past:, channel] = 1 / loudness(operator.forward(x, chunk_size=C)[:, 0, past:])
+    weights[:, 0, past:, channel] = 1 / loudness(o)
     found, beside = ask(torch.eye(dim, dtype=dtype)[:, None, None] * weights[:dim] * probe.randn(1, 1, T, 1, dtype=dtype))
     carries = {n: g for n, g in found.items() if float(g.norm()) > NOTHING * beside}
     if not carries:
@@ -54,18 +59,23 @@ def carried(operator: OperatorProcess, probe: Probe, x: Tensors, past: int, C: i
     return int((values > max(finest, min(float(rounding), THRESHOLD["lower"])) * values[0]).sum())
 
 
+def _finite(x: Tensors, o: Tensor) -> tuple[Tensors, Tensor]:
+    """As many rows, of those whose outputs o are finite: small heads far up may overflow in some."""
+    sound = o.isfinite().flatten(1).all(1).nonzero().flatten()
+    if 2 * len(sound) < len(o):
+        raise Overflown(f"outputs are NaN or infinite in {len(o) - len(sound)} of {len(o)} rows at K = V = {o.shape[-1]}, T = {x['v'].shape[2]}")
+    again = sound[torch.arange(len(o)) % len(sound)]
+    return row(x, again), o[again]
+
+
 def _to_the_past(
     operator: OperatorProcess, probe: Probe, x: Tensors, past: int, C: int, grad_o: Tensor
 ) -> tuple[Tensors, float]:
-    """Gradients of each row of outputs to the first head's inputs before `past`, name -> [rows, numbers], and the size of those after.
-
-    Zero in rows where they are not finite, as they may be far up: what overflows is trained no further.
-    """
+    """Gradients of each row of outputs to the first head's inputs before `past`, name -> [rows, numbers], and the size of those after."""
     rows = {n: v[: len(grad_o)].contiguous() for n, v in x.items()}
     _, grads = operator.vjp(rows, grad_o, chunk_size=C, timeout=3 * operator.timeout)
     found = {n: g[:, 0].double() for n in probe.over_time(x) if (g := grads[n]) is not None}
-    if found:
-        finite = torch.stack([g.flatten(1).isfinite().all(1) for g in found.values()]).all(0)
-        found = {n: g.masked_fill(~finite.view(-1, *[1] * (g.dim() - 1)), 0.0) for n, g in found.items()}
+    if bad := [n for n, g in found.items() if not bool(g.isfinite().all())]:
+        raise Overflown(f"gradients to {', '.join(bad)} are NaN or infinite at K = V = {x['v'].shape[3]}, T = {x['v'].shape[2]}")
     beside = max((float(g[:, past:].norm()) for g in found.values()), default=0.0)
     return {n: g[:, :past].flatten(1) for n, g in found.items()}, beside

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from evaluator.gates.probe import ODD, Probe, Rejected, Tensors, apart, loudness, normed
-from evaluator.gates.rank import ROWS, carried
+from evaluator.gates.rank import ROWS, Overflown, carried
 from evaluator.gates.rounding import another_shape
 from evaluator.operator import OperatorError, OperatorProcess
 
@@ -17,6 +17,8 @@ LED = ("where their gradients lead parameters", "where they lead them the other 
 RARE = ("that come again", "of odd kinds", "alike in all channels")
 LONG = 2048
 """Tokens after which whatever fills late is full."""
+DRAWS = 8
+"""Of inputs at the most, before what overflows is a verdict."""
 SLOTS = 16
 """So many keys and values an operator may hold whatever the size of its heads."""
 
@@ -178,6 +180,14 @@ def _width(operator: OperatorProcess, probe: Probe, wanted: int) -> int:
 
 
 def _rank(operator: OperatorProcess, probe: Probe, dim: int, C: int, past: int, kind: str) -> int:
+    """Of inputs of a kind; what small heads far from the usual make NaN is drawn anew, as larger ones need not."""
+    for _ in range(DRAWS - 1):
+        with contextlib.suppress(Overflown):
+            return _rank_once(operator, probe, dim, C, past, kind)
+    return _rank_once(operator, probe, dim, C, past, kind)
+
+
+def _rank_once(operator: OperatorProcess, probe: Probe, dim: int, C: int, past: int, kind: str) -> int:
     """Up to a little more than is allowed, to much more of what only some tokens may ask for."""
     most = _allowed(probe, dim, C) + (ROWS if kind in RARE else 8)
     past += C // 2 - past % C  # in the middle of a chunk

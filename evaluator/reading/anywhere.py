@@ -127,7 +127,7 @@ class Anywhere:
         where = f"{module}.{name}"
         if where == "torch.autograd.grad":  # of values that the operator computed itself
             return None
-        if where == "torch.Generator" and id(node) in self.names.hints:  # the one that parameters() is given
+        if where == "torch.Generator" and id(node) in self.names.types:  # the one that parameters() is given
             return None
         if name.startswith("_") or (module.startswith("torch") and name in DENIED):
             return no_attribute(where)

@@ -3,7 +3,7 @@
 import ast
 from collections.abc import Iterator
 
-from evaluator.reading.names import Finding, Names, targets
+from evaluator.reading.names import Finding, Names, hints, targets
 from evaluator.reading.sentences import kind
 from evaluator.reading.vocabulary import PURE
 
@@ -88,8 +88,7 @@ class ModuleLevel:
         for default in _defaults(node.args):
             if not self._constant(default):
                 yield node.lineno, f"a default argument of {node.name} that is no constant; compute it inside"
-        hints = [a.annotation for a in ast.walk(node.args) if isinstance(a, ast.arg) and a.annotation]
-        for hint in [*hints, *([node.returns] if node.returns else [])]:
+        for hint in hints(node):
             if any(isinstance(inner, ast.Call) for inner in ast.walk(hint)):
                 yield node.lineno, f"a call in an annotation of {node.name}; annotations only name types"
 

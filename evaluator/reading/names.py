@@ -55,8 +55,14 @@ class Names:
             if isinstance(top, ast.FunctionDef) and top.name == "parameters"
             for inner in ast.walk(top)
         }
-        self.hints = {id(inner) for hint in _hints(tree) for inner in ast.walk(hint)}
-        """Annotations of functions, which name types and call nothing."""
+        self.types = {  # named in annotations
+            id(inner)
+            for top in tree.body
+            if isinstance(top, ast.FunctionDef)
+            for hint in hints(top)
+            if _names_types(hint)
+            for inner in ast.walk(hint)
+        }
         reads = {id(name) for node in ast.walk(tree) for name in self._read_from(node)}
         used = [n for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)]
         self.only_read = self.constants - {n.id for n in used if id(n) not in reads}
@@ -99,11 +105,16 @@ def targets(node: ast.stmt) -> list[ast.expr]:
     return [t for target in found for t in (target.elts if isinstance(target, ast.Tuple) else [target])]
 
 
-def _hints(tree: ast.AST) -> Iterator[ast.expr]:
-    for node in ast.walk(tree):
-        hint = node.annotation if isinstance(node, ast.arg) else node.returns if isinstance(node, ast.FunctionDef) else None
-        if hint:
-            yield hint
+def hints(function: ast.FunctionDef) -> list[ast.expr]:
+    """The annotations of its arguments and its result."""
+    found = [a.annotation for a in ast.walk(function.args) if isinstance(a, ast.arg)]
+    return [hint for hint in (*found, function.returns) if hint]
+
+
+def _names_types(hint: ast.expr) -> bool:
+    """Whether it does nothing else, as a call or a name bound on the way would."""
+    allowed = ast.Name, ast.Attribute, ast.Subscript, ast.Tuple, ast.BinOp, ast.BitOr, ast.Constant, ast.Load
+    return all(isinstance(inner, allowed) for inner in ast.walk(hint))
 
 
 def _contexts(node: ast.ClassDef) -> Iterator[ast.Name]:
