@@ -9,7 +9,7 @@ import os
 import select
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from torch import Tensor
 
@@ -19,6 +19,7 @@ from evaluator.sandbox import Walls
 KINDS = ("raised", "crashed", "timeout", "bad-output", "memory")
 MAX_LOG = 64 << 10  # bytes kept of what a process prints
 MAX_FLOOD = 64 << 20  # bytes after which it is ended
+LOADED = 3  # as many times its bound is waited longer, at most, where others have the processors
 
 Tensors = dict[str, Tensor]
 
@@ -93,16 +94,18 @@ class Conversation:
         poll[True].register(self._request, select.POLLOUT)
         for each in poll.values():
             each.register(self._log, select.POLLIN)
-        started = time.monotonic()
-        watch = started + 0.05
+        started, queued = time.monotonic(), self.jail.queued()
+        watch, end = started + 0.05, deadline
 
         def wait(fd: int, write: bool) -> None:
-            nonlocal watch
+            nonlocal watch, end
             while True:
                 now = time.monotonic()
-                if now >= deadline:
+                if now >= end:
+                    end = deadline + min(self._held_up(queued), LOADED * (deadline - started))
+                if now >= end:
                     raise self.end(OperatorError("timeout", f"{request} was not answered within {deadline - started:.0f} s"))
-                ready = dict(poll[write].poll(max(1.0, 1000 * min(deadline - now, watch - now))))
+                ready = dict(poll[write].poll(max(1.0, 1000 * min(end - now, watch - now))))
                 if time.monotonic() >= watch:
                     self._watch()
                     watch = time.monotonic() + min(1.0, 0.1 + (now - started) / 20)
@@ -112,6 +115,10 @@ class Conversation:
                     return
 
         return wait
+
+    def _held_up(self, before: Mapping[str, float]) -> float:
+        """Seconds for which it was ready to go on and others had the processors: no fault of the operator's."""
+        return max((waited - before.get(thread, 0.0) for thread, waited in self.jail.queued().items()), default=0.0)
 
     def _watch(self) -> None:
         trouble = self.jail.trouble()

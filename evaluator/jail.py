@@ -7,7 +7,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,13 @@ class Jail:
         self._end = threading.Lock()
         self._ended = False
 
+    def tree(self) -> list[int]:
+        """The process, and whatever it started."""
+        return [self.process.pid, *_descendants(self.process.pid)]
+
     def trouble(self) -> str | None:
         """One sentence if the process uses more memory, threads or disk than it may, else None."""
-        tree = [self.process.pid, *_descendants(self.process.pid)]
+        tree = self.tree()
         resident, tasks = sum(map(_resident, tree)), sum(map(_tasks, tree))
         if resident > self.memory:
             return f"the process holds {resident >> 20} MiB of memory, more than the {self.memory >> 20} it may"
@@ -43,9 +47,17 @@ class Jail:
 
     def processor_time(self) -> float:
         """Seconds that all threads of the process and of what it started have run, 0.0 where the kernel does not tell."""
-        tree = [self.process.pid, *_descendants(self.process.pid)]
-        files = [f"/proc/{pid}/task/{task}/schedstat" for pid in tree for task in _listdir(f"/proc/{pid}/task")]
-        return sum(int((_text(file).split() or ["0"])[0]) for file in files) / 1e9
+        return sum(ran for ran, _ in self._scheduled().values()) / 1e9
+
+    def queued(self) -> Mapping[str, float]:
+        """Seconds that each of its threads was ready to run and had no processor; empty where the kernel does not tell."""
+        return {thread: waited / 1e9 for thread, (_, waited) in self._scheduled().items()}
+
+    def _scheduled(self) -> dict[str, tuple[int, int]]:
+        """Nanoseconds that each thread ran, and waited for a processor."""
+        files = [f"/proc/{pid}/task/{task}/schedstat" for pid in self.tree() for task in _listdir(f"/proc/{pid}/task")]
+        told = {file: _text(file).split() for file in files}
+        return {file: (int(fields[0]), int(fields[1])) for file, fields in told.items() if len(fields) >= 2}
 
     def kill(self) -> int | None:
         """End the process and everything it started, remove its folder, and give its exit status if it had one.
@@ -77,7 +89,7 @@ class Jail:
         with OWN:
             here = {os.getsid(0), *_own}
             orphans = [] if self.contained else [p for p in _children(os.getpid()) if _session(p) not in here]
-        return [*_descendants(self.process.pid), *orphans, *(d for p in orphans for d in _descendants(p))]
+        return [*self.tree()[1:], *orphans, *(d for p in orphans for d in _descendants(p))]
 
 
 _own: set[int] = set()

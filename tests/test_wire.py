@@ -3,8 +3,12 @@
 import json
 import os
 import struct
+import subprocess
+import sys
 import threading
 import time
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 import torch
@@ -196,6 +200,26 @@ def test_a_failure_is_one_sentence_in_its_time(name):
     assert len(caught.value.message) <= 330
     assert caught.value.message.isprintable()
     assert time.monotonic() - began < 30
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="this kernel does not tell who waits for a processor")
+def test_a_busy_machine_is_no_fault_of_an_operator():
+    """Three programs that only turn have its processor, too, and it needs longer than its bound by the clock on the wall."""
+    body = "import time\n    while time.process_time() < until: pass\n    return v"
+    source = f"def delta_rule(q, k, v, beta, *, chunk_size):\n    import time\n    until = time.process_time() + 1\n    {body}\n"
+    turn = f"import os; os.sched_setaffinity(0, {{{min(os.sched_getaffinity(0))}}})\nwhile True: pass"
+    with ExitStack() as stack:
+        operator = stack.enter_context(process(source))
+        _ = operator.description
+        for pid in operator._talk.jail.tree():
+            os.sched_setaffinity(pid, {min(os.sched_getaffinity(0))})
+        for _ in range(3):
+            other = subprocess.Popen([sys.executable, "-c", turn])
+            stack.callback(other.wait)
+            stack.callback(other.kill)
+        began = time.monotonic()
+        operator.forward(inputs(), chunk_size=32, timeout=1.5)
+    assert time.monotonic() - began > 1.5
 
 
 def test_a_flood_on_stdout_is_bounded_and_parsed_by_nobody():
