@@ -1,13 +1,29 @@
 """What can be seen to be wrong in a setting is told in one sentence, before anything is trained."""
 
+import os
 from pathlib import Path
 
 import pytest
+from pytest_httpserver import HTTPServer
+from typer.testing import CliRunner, Result
 
+from agent.cli import app
 from agent.errors import BadInput
 from agent.settings import Settings, load
 
 KEY = "sk-not-to-be-seen-42"
+
+
+def agent(root: Path, *arguments: str, **environ: str) -> Result:
+    return CliRunner().invoke(app, [*arguments, "--root", str(root)], env=environ, catch_exceptions=False)
+
+
+def refusal(root: Path, *arguments: str, status: int = 2, **environ: str) -> str:
+    """The one sentence, and nothing was made."""
+    done = agent(root, "run", *arguments, **environ)
+    assert (done.exit_code, done.stderr.count("\n")) == (status, 1), done.output
+    assert not (root / "history").exists()
+    return done.stderr.removeprefix("agent: ").rstrip("\n")
 
 
 EMPTY = "it must be a text that is not empty"
@@ -91,3 +107,39 @@ def test_an_empty_variable_is_no_setting(root: Path, monkeypatch: pytest.MonkeyP
     settings = load(root, {})
     assert (settings, settings.key, settings.server, settings.chosen_proposer) == (Settings(), None, None, "catalogue")
     assert load(root, {"model": " m ", "base_url": "http://h/v1 "}) == Settings(model="m", base_url="http://h/v1")
+
+
+def test_a_run_ends_before_anything_is_made(root: Path) -> None:
+    assert refusal(root, "--base-url", "http://127.0.0.1:1/v1", "--model", "") == f"--model '': {EMPTY}"
+    assert refusal(root, OPENAI_BASE_URL="localhost:8000") == f"OPENAI_BASE_URL=localhost:8000: {START}"
+    assert refusal(root, "--base-url", "http://127.0.0.1:1/v1", status=3) == "the server at http://127.0.0.1:1 cannot be reached: Connection refused"
+    for key in (f"{KEY}\n{KEY}", f"{KEY}é", f"{KEY}\x1b[0m", KEY * 1000):
+        assert refusal(root, OPENAI_API_KEY=key) == "OPENAI_API_KEY is no key: one is at most 8192 characters of plain ASCII on one line"
+
+
+@pytest.mark.parametrize("content", [b"{% if %}", b"{{ brief", b"\xff"])
+def test_a_prompt_that_cannot_be_read_is_told_before_anything_is_made(root: Path, content: bytes) -> None:
+    (root / "prompts" / "reflect.md.j2").write_bytes(content)
+    assert refusal(root, "--proposer", "manual").startswith(f"{root}/prompts/reflect.md.j2: ")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("HTTP_PROXY", "ftp://h"), ("SSL_CERT_FILE", "/nowhere"), ("OPENAI_ORG_ID", "ü"), ("OPENAI_CUSTOM_HEADERS", "a b: c")],
+)
+def test_what_the_environment_adds_to_a_question_is_looked_at(root: Path, variable: str, value: str) -> None:
+    told = refusal(root, "--base-url", "http://127.0.0.1:1/v1", status=3, **{variable: value})
+    assert told.startswith("what the environment says of proxies, certificates or headers cannot be used: ")
+
+
+def test_a_key_that_is_refused_is_told_before_anything_is_made(root: Path, httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/v1/models").respond_with_data("", status=401)
+    httpserver.expect_request("/v1/chat/completions").respond_with_json({"error": {"message": f"no {KEY}"}}, status=401)
+    told = refusal(root, "--base-url", httpserver.url_for("/v1"), status=3, OPENAI_API_KEY=KEY)
+    assert told.endswith("answered with status 401 for model 'gpt-5': no [key removed]")
+
+
+def test_a_server_is_not_looked_at_where_no_question_is_put(root: Path) -> None:
+    done = agent(root, "run", "--iterations", "0", "--base-url", "http://127.0.0.1:1/v1")
+    assert done.exit_code == 0, done.stderr
+    assert os.listdir(root / "history")
