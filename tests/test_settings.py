@@ -52,6 +52,7 @@ START = "an address begins with http:// or https:// and a host"
         ("tries", 0, "--tries 0: it must be at least 1"),
         ("tries", 21, "--tries 21: it must be at most 20"),
     ],
+    ids=lambda value: str(value)[:40],
 )
 def test_a_flag_that_is_wrong(tmp_path: Path, flag: str, value: object, sentence: str) -> None:
     with pytest.raises(BadInput) as caught:
@@ -85,7 +86,7 @@ def test_a_line_of_agent_toml_that_is_wrong(tmp_path: Path, line: str, sentence:
     assert str(caught.value) == f"agent.toml, {sentence}"
 
 
-@pytest.mark.parametrize("text", ["seed = 1" + "0" * 5000, "a = " + "[" * 5000])
+@pytest.mark.parametrize("text", ["seed = 1" + "0" * 5000, "a = " + "[" * 5000], ids=["digits", "nested"])
 def test_an_agent_toml_that_cannot_be_read_is_a_sentence(tmp_path: Path, text: str) -> None:
     (tmp_path / "agent.toml").write_text(text)
     with pytest.raises(BadInput, match=r"agent\.toml is no TOML: "):
