@@ -1,57 +1,36 @@
 """Any server that speaks OpenAI's chat.completions, held to a deadline, a size and a form.
 
-The client retries by itself (429, 5xx, lost connections); nothing here does so a second time.
+Passing failures (429, 5xx, lost connections) are tried again within the deadline, and each wait is told.
 """
 
 import asyncio
+import itertools
 import json
-from collections.abc import AsyncIterator, Sequence
+import os
+import re
+import ssl
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from email.utils import parsedate_to_datetime
 
 import httpx2
 import openai
 from openai.types.chat import ChatCompletionMessageParam
-from pydantic import BaseModel, BeforeValidator, ValidationError
 
+from .completion import Usage, read, reason
+from .events import span
 from .exchange import Answer, LLMError, Message
+from .route import Route
 from .text import one_line, scrub
 
-MOST_BYTES = 2 << 20
-
-
-class _Broken(openai.OpenAIError):
-    """Of OpenAI's family, because that is what its client lets through without another try."""
-
-
-def _count(value: object) -> int | None:
-    """A number of tokens, None for whatever else a server writes there: an answer is not lost over its bill."""
-    whole = value if isinstance(value, int) and not isinstance(value, bool) else None
-    return whole if whole is not None and 0 <= whole < 10**12 else None
-
-
-_Count = Annotated[int | None, BeforeValidator(_count)]
-
-
-class _Usage(BaseModel):
-    prompt_tokens: _Count = None
-    completion_tokens: _Count = None
-
-
-class _Message(BaseModel):
-    content: str | None = None
-    refusal: str | None = None
-
-
-class _Choice(BaseModel):
-    message: _Message
-    finish_reason: str | None = None
-
-
-class _Completion(BaseModel):
-    choices: list[_Choice] | None = None
-    usage: Annotated[_Usage | None, BeforeValidator(lambda value: value if isinstance(value, dict) else None)] = None
-    error: object = None
+_CONNECT = 10.0  # seconds for a connection
+_LOOK = 15.0  # seconds for the list of models
+_FIRST_WORD = 30.0  # seconds without an answer until that is told, and then again at twice the time
+_MOST_REDIRECTS = 5
+_UNREACHABLE = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError, httpx2.UnsupportedProtocol)
+_IN_VAIN = (httpx2.TooManyRedirects, httpx2.UnsupportedProtocol)
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # what the name of a header may be
 
 
 @dataclass(frozen=True)
@@ -61,7 +40,7 @@ class Prices:
     input: float | None
     output: float | None
 
-    def cost(self, usage: _Usage) -> float | None:
+    def cost(self, usage: Usage) -> float | None:
         amounts = (usage.prompt_tokens, usage.completion_tokens)
         if None in (self.input, self.output, *amounts):
             return None
@@ -76,127 +55,202 @@ class OpenAIModel:
         name: str,
         *,
         key: str | None,
-        base_url: str | None,
+        base_url: str,
         deadline: float,
         retries: int,
         prices: Prices,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._name, self._deadline, self._prices = name, deadline, prices
-        self._key, self._base_url, self._retries = key, base_url, retries
-        self._secrets = (key,) if key else ()
-        url = self._client().base_url
-        self._server = f"the server at {url.scheme}://{url.host}{f':{url.port}' if url.port else ''}"
+        self._name, self._deadline, self._prices, self._tell = name, deadline, prices, say
+        self._key, self._retries = key, retries
+        self._url = httpx2.URL(base_url)
+        self._secrets = tuple(secret for secret in (key, self._url.password) if secret)
+        self._require_headers()
 
     def __call__(self, messages: Sequence[Message]) -> Answer:
+        route = Route(self._url)
         try:
-            return self._read(asyncio.run(self._fetch(messages)))
+            body = asyncio.run(self._fetch(messages, route))
+            text, usage = read(self._cleaned(body), route.server)
         except LLMError as error:
             raise LLMError(scrub(str(error), self._secrets), fatal=error.fatal) from None
+        return Answer(scrub(text, self._secrets), usage.prompt_tokens, usage.completion_tokens, self._prices.cost(usage))
 
-    def _client(self) -> openai.AsyncOpenAI:
+    def look(self) -> None:
+        """Before anything is trained: raises LLMError where it is certain that no question will be answered.
+
+        Certain is that no connection is made. A server need not list its models, and may forbid that to a key which
+        is good for questions: one that forbids it is asked something.
+        """
+        route = Route(self._url)
+        try:
+            listed, forbidden = asyncio.run(self._list(route))
+        except LLMError as error:
+            raise LLMError(scrub(str(error), self._secrets), fatal=True) from None
+        if forbidden:
+            try:
+                self([{"role": "user", "content": "Answer with one word: are you there?"}])
+            except LLMError as error:
+                if error.fatal:
+                    raise
+        elif listed and self._name not in listed:
+            more = f" and {len(listed) - 5} more" if len(listed) > 5 else ""
+            names = ", ".join(one_line(name, 60) for name in listed[:5])
+            self._say(f"{route.server} does not list the model {self._name!r} and is asked for it all the same; it lists {names}{more}")
+
+    def _say(self, sentence: str) -> None:
+        self._tell(scrub(sentence, self._secrets))
+
+    def _cleaned(self, body: bytes) -> bytes:
+        """Before a part of it is quoted, which may hold a part of the key."""
+        for secret in self._secrets:
+            if len(secret) >= 6:
+                body = body.replace(secret.encode(), b"[key removed]")
+        return body
+
+    def _client(self, route: Route) -> openai.AsyncOpenAI:
         return openai.AsyncOpenAI(
             api_key=self._key or "none",
-            base_url=self._base_url,
-            timeout=httpx2.Timeout(self._deadline, connect=20.0),
-            max_retries=self._retries,
+            base_url=self._url,
+            timeout=httpx2.Timeout(None, connect=_CONNECT),
+            max_retries=0,
             default_headers={"Accept-Encoding": "identity"},
-            http_client=openai.DefaultAsyncHttpxClient(event_hooks={"response": [_guard]}),
+            http_client=openai.DefaultAsyncHttpxClient(event_hooks=route.hooks, max_redirects=_MOST_REDIRECTS),
         )
 
-    async def _fetch(self, messages: Sequence[Message]) -> bytes:
-        """The body of an answer. A time-out of the client's counts for each read alone, ours for the whole exchange.
+    def _require_headers(self) -> None:
+        """The client takes some from the environment, as it does proxies and certificates: a ValueError tells what is none."""
+        for name, value in self._client(Route(self._url)).default_headers.items():
+            if isinstance(value, str) and not (_TOKEN.fullmatch(name) and value.isascii() and value.isprintable()):
+                raise ValueError(f"the header {one_line(ascii(name), 60)} cannot be sent as it is")
+
+    async def _fetch(self, messages: Sequence[Message], route: Route) -> bytes:
+        """The body of an answer, within the deadline.
 
         On an event loop of its own, whichever thread asks; one that is given up has its connection closed.
         """
         asked: list[ChatCompletionMessageParam] = [_param(message) for message in messages]
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._deadline
         try:
-            async with asyncio.timeout(self._deadline), self._client() as client:
-                response = await client.chat.completions.with_raw_response.create(
-                    model=self._name, messages=asked
-                )
+            async with asyncio.timeout_at(end), self._client(route) as client:
+                for again in itertools.count(1):
+                    route.begin()
+                    waiting = asyncio.create_task(self._tell_of_waiting(route))
+                    try:
+                        response = await client.chat.completions.with_raw_response.create(model=self._name, messages=asked)
+                        break
+                    except openai.OpenAIError as error:
+                        pause = self._pause(error, route, again, end - loop.time())
+                    finally:
+                        waiting.cancel()
+                    await asyncio.sleep(pause)
         except TimeoutError as error:
-            raise LLMError(f"{self._server} had not answered after {self._deadline:g} s") from error
-        except openai.APIStatusError as error:
-            raise self._refused(error) from error
-        except openai.APITimeoutError as error:
-            raise LLMError(f"{self._server} did not answer within {self._deadline:g} s") from error
-        except openai.APIConnectionError as error:
-            why = one_line(str(error.__cause__ or error), 200)
-            raise LLMError(f"{self._server} cannot be reached, or broke off: {why}") from error
-        except openai.OpenAIError as error:
-            raise LLMError(f"{self._server} {one_line(str(error))}") from error
+            raise LLMError(f"{route.server} had not answered after {self._deadline:g} s{_so_far(route)}") from error
         return response.content
 
-    def _refused(self, error: openai.APIStatusError) -> LLMError:
-        """401, 403, 404: a wrong key, no access, an unknown model: the next attempt would fare no better."""
-        said = one_line(str(error.message), 300)
-        sentence = f"{self._server} answered with status {error.status_code} for model {self._name!r}: {said}"
-        return LLMError(sentence, fatal=error.status_code in (401, 403, 404))
+    async def _tell_of_waiting(self, route: Route) -> None:
+        waited, longer = 0.0, _FIRST_WORD
+        while True:
+            await asyncio.sleep(longer)
+            longer = waited = waited + longer
+            self._say(f"{route.server} has not answered after {waited:g} s{_so_far(route)}; it is given {self._deadline:g} s in all")
 
-    def _read(self, body: bytes) -> Answer:
-        completion = self._completion(body)
-        if completion.error:
-            raise LLMError(f"{self._server} sent an error as its answer: {one_line(str(completion.error))}")
-        if not completion.choices:
-            raise LLMError(f"{self._server} sent an answer without choices")
-        text = self._text(completion.choices[0])
-        usage = completion.usage or _Usage()
-        return Answer(
-            scrub(text, self._secrets), usage.prompt_tokens, usage.completion_tokens, self._prices.cost(usage)
-        )
-
-    def _completion(self, body: bytes) -> _Completion:
-        start = body[:200].decode("utf-8", "replace").lstrip("\ufeff \t\r\n")
-        if start.startswith("<"):
-            raise LLMError(f"{self._server} sent a web page, not an answer: is the base URL right (.../v1)?")
-        try:
-            return _Completion.model_validate(json.loads(body))
-        except (ValueError, RecursionError) as error:
-            what = "of another form" if isinstance(error, ValidationError) else "that is cut off or broken"
-            raise LLMError(f"{self._server} sent JSON {what}: {one_line(start, 80)!r}") from error
-
-    def _text(self, choice: _Choice) -> str:
-        message = choice.message
-        if message.refusal:
-            raise LLMError(f"the model refused: {one_line(message.refusal)}")
-        if choice.finish_reason == "length":
-            raise LLMError("the answer was cut off at the model's limit of tokens")
-        if choice.finish_reason == "content_filter":
-            raise LLMError("the answer was stopped by the server's content filter")
-        if not (message.content or "").strip():
+    def _pause(self, error: openai.OpenAIError, route: Route, again: int, left: float) -> float:
+        """Seconds until the next try, which is told; raises the failure where no other try could help."""
+        failure = self._failure(error, route)
+        seconds = _seconds_until(error, again)
+        if seconds is None or again > self._retries:
+            raise failure from error
+        if seconds > left:
             raise LLMError(
-                f"the model sent no text (finish reason: {one_line(str(choice.finish_reason), 40)})"
-            )
-        # JSON may spell half of a surrogate pair, which no file and no later request can hold.
-        return (message.content or "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+                f"{failure}; the next try, in {span(seconds)}, would come after the {self._deadline:g} s that an answer may take",
+                fatal=seconds > self._deadline,
+            ) from error
+        shown = f"{seconds:.2g} s" if seconds < 10 else span(seconds)
+        self._say(f"{failure}; trying again in {shown} ({again} of {self._retries})")
+        return seconds
+
+    async def _list(self, route: Route) -> tuple[list[str], bool]:
+        """The models that the server lists, and whether it forbids to ask for them."""
+        try:
+            async with asyncio.timeout(_LOOK), self._client(route) as client:
+                response = await client.models.with_raw_response.list()
+                return _ids(response.content), False
+        except openai.APIStatusError as error:
+            return [], error.status_code in (401, 403)
+        except openai.APIConnectionError as error:
+            if isinstance(error.__cause__, _UNREACHABLE) and not route.leads_away:
+                raise self._failure(error, route) from error
+        except (TimeoutError, openai.OpenAIError):
+            pass  # an odd answer to this says nothing of others
+        return [], False
+
+    def _failure(self, error: openai.OpenAIError, route: Route) -> LLMError:
+        """What went wrong. 401, 403, 404: a wrong key, no access, an unknown model: the next attempt would fare no better."""
+        if isinstance(error, openai.APIStatusError):
+            said = reason(self._cleaned(error.response.content))
+            sentence = f"{route.server} answered with status {error.status_code} for model {self._name!r}: {said}"
+            unknown = " (another server is not told the key)" if route.leads_away and error.status_code in (401, 403) else ""
+            return LLMError(sentence + unknown, fatal=error.status_code in (401, 403, 404))
+        if not isinstance(error, openai.APIConnectionError):
+            return LLMError(f"{route.server} {one_line(str(error))}")
+        match error.__cause__:
+            case httpx2.TooManyRedirects():
+                return LLMError(f"{route.server} redirects on and on: {_MOST_REDIRECTS} redirects were followed", fatal=True)
+            case httpx2.ConnectTimeout():
+                return LLMError(f"{route.server} cannot be reached: no connection after {_CONNECT:g} s")
+            case cause:
+                what = "cannot be reached" if isinstance(cause, _UNREACHABLE) else "broke off"
+                return LLMError(f"{route.server} {what}: {one_line(_why(cause or error), 200)}")
 
 
-async def _guard(response: httpx2.Response) -> None:
-    """Before a body is read: refuse compression (4 MB may unpack to 4 GB), count the rest."""
-    encoding = response.headers.get("content-encoding", "identity").lower()
-    if encoding not in ("identity", ""):
-        raise _Broken(f"sent a body compressed with {one_line(encoding, 20)}, though asked for none")
-    stream = response.stream
-    assert isinstance(stream, httpx2.AsyncByteStream)
-    response.stream = _Bounded(stream)
+def _seconds_until(error: openai.OpenAIError, again: int) -> float | None:
+    """Until the next try, as the server asks or else twice as long each time; None where it would be in vain."""
+    seconds = min(0.25 * 2**again, 8.0)
+    if isinstance(error, openai.APIConnectionError):
+        return None if isinstance(error.__cause__, _IN_VAIN) else seconds
+    if not isinstance(error, openai.APIStatusError):
+        return None
+    passing = error.status_code in (408, 409, 429) or error.status_code >= 500
+    asked = error.response.headers
+    if {"true": True, "false": False}.get(asked.get("x-should-retry", ""), passing):
+        return _retry_after(asked) or seconds
+    return None
 
 
-class _Bounded(httpx2.AsyncByteStream):
-    """A response body that ends in an error where it is too long."""
+def _retry_after(headers: httpx2.Headers) -> float | None:
+    """Milliseconds, seconds or a date; None for what is neither, or past."""
+    said = headers.get("retry-after", "")
+    try:
+        seconds = float(headers["retry-after-ms"]) / 1000 if "retry-after-ms" in headers else float(said)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(said).timestamp() - time.time()
+        except (ValueError, OverflowError, OSError):
+            return None
+    return min(seconds, 1e7) if seconds > 0 else None
 
-    def __init__(self, stream: httpx2.AsyncByteStream) -> None:
-        self._stream = stream
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        total = 0
-        async for chunk in self._stream:
-            total += len(chunk)
-            if total > MOST_BYTES:
-                raise _Broken(f"sent more than {MOST_BYTES:,} bytes")
-            yield chunk
+def _so_far(route: Route) -> str:
+    return f" (it has sent {route.received:,} bytes)" if route.received else ""
 
-    async def aclose(self) -> None:
-        await self._stream.aclose()
+
+def _ids(body: bytes) -> list[str]:
+    try:
+        return [str(model["id"]) for model in json.loads(body)["data"]]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return []
+
+
+def _why(error: BaseException) -> str:
+    """What the system said, where it did: what is wrapped around that says only that no connection came about."""
+    inner: BaseException | None = error
+    while inner:
+        if isinstance(inner, OSError) and not isinstance(inner, ssl.SSLError) and inner.errno:
+            return os.strerror(inner.errno) if inner.errno > 0 else str(inner.strerror)
+        inner = inner.exceptions[0] if isinstance(inner, BaseExceptionGroup) else inner.__cause__ or inner.__context__
+    return (str(error) or type(error).__name__).rstrip(".")
 
 
 def _param(message: Message) -> ChatCompletionMessageParam:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError, TemplateNotFound
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, TemplateError, TemplateNotFound
 
 from .compare import Comparison, bar
 from .errors import BadInput
@@ -18,10 +18,12 @@ _NEEDED = ("contract.md", "tasks.md", "propose.md.j2", "retry.md.j2", "reflect.m
 
 
 def require(root: Path) -> None:
-    """Before anything is trained: the texts that a model will need are there."""
+    """Before anything is trained: the texts that a model will need are there and can be read."""
     missing = [name for name in _NEEDED if not (root / "prompts" / name).is_file()]
     if missing:
         raise BadInput(f"{root / 'prompts'} lacks {', '.join(missing)}: --root needs the project's prompts/")
+    for name in _NEEDED:
+        _template(root, name)
 
 
 def propose(root: Path, brief: Brief) -> list[Message]:
@@ -56,6 +58,13 @@ def as_text(messages: Sequence[Message]) -> str:
 
 def render(root: Path, name: str, **values: object) -> str:
     """The template `name` filled in; a variable that is not there is an error, never an empty place."""
+    try:
+        return _template(root, name).render(values)
+    except TemplateError as error:
+        raise BadInput(f"{root / 'prompts' / name}: {one_line(str(error))}") from None
+
+
+def _template(root: Path, name: str) -> Template:
     folder = root / "prompts"
     environment = Environment(
         loader=FileSystemLoader(folder),
@@ -66,10 +75,10 @@ def render(root: Path, name: str, **values: object) -> str:
     )
     environment.filters |= {"score": _score, "signed": _signed, "quoted": _quoted, "bar": bar}
     try:
-        return environment.get_template(name).render(values)
+        return environment.get_template(name)
     except TemplateNotFound as error:
         raise BadInput(f"there is no {folder / str(error)}: --root needs the project's prompts/") from None
-    except TemplateError as error:
+    except (TemplateError, UnicodeDecodeError) as error:
         raise BadInput(f"{folder / name}: {one_line(str(error))}") from None
 
 

@@ -5,16 +5,19 @@ import tomllib
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from .address import check_address
 from .errors import BadInput
 from .files import read_bounded
-from .text import one_line, printable
+from .text import one_line
 
 DEFAULT_MODEL = "gpt-5"
+DEFAULT_SERVER = "https://api.openai.com/v1"
 _LARGEST = 1 << 20  # bytes of agent.toml
+_Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
 
 
 class Settings(BaseModel):
@@ -22,24 +25,24 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    iterations: int = Field(1, ge=0)
+    iterations: int = Field(1, ge=0, le=1_000_000)
     parallel: int = Field(1, ge=1, le=64)
     protocol: Literal["smoke", "fast", "mad"] = "smoke"
     proposer: Literal["openai", "catalogue", "manual"] | None = None
-    model: str = DEFAULT_MODEL
-    base_url: str | None = None
+    model: _Text = DEFAULT_MODEL
+    base_url: Annotated[_Text, AfterValidator(check_address)] | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    ray: str | None = None  # local, auto or HOST:PORT; without it an evaluation takes one device
+    ray: _Text | None = None  # local, auto or HOST:PORT; without it an evaluation takes one device
     sandbox: Literal["require", "auto", "off"] = "auto"
     seed: int = Field(0, ge=0, lt=2**31)
     tries: int = Field(3, ge=1, le=20)
     commit: bool = True
-    answer_seconds: float = Field(600, gt=0, le=86_400)  # for one exchange with a model, its retries included
-    retries: int = Field(3, ge=0, le=10)  # of one exchange, by the client
-    price_input: float | None = Field(None, ge=0)  # per million tokens; without it no cost is recorded
-    price_output: float | None = Field(None, ge=0)
-    evaluation_hours: float = Field(48, gt=0)
-    silence_minutes: float = Field(30, gt=0)  # an evaluation that reports nothing for so long is stopped
+    answer_seconds: float = Field(600, ge=1, le=86_400)  # for one exchange with a model, its retries included
+    retries: int = Field(3, ge=0, le=10)  # of one exchange
+    price_input: float | None = Field(None, ge=0, le=1_000_000)  # per million tokens; without it no cost is recorded
+    price_output: float | None = Field(None, ge=0, le=1_000_000)
+    evaluation_hours: float = Field(48, gt=0, le=10_000)
+    silence_minutes: float = Field(30, gt=0, le=600_000)  # an evaluation that reports nothing for so long is stopped
 
     @property
     def key(self) -> str | None:
@@ -60,8 +63,11 @@ def load(root: Path, flags: dict[str, Any]) -> Settings:
     given = {name: value for name, value in flags.items() if value is not None}
     merged = _file(root / "agent.toml") | _environment() | given
     for name, value in merged.items():
-        if isinstance(value, str) and printable(value) != value:
+        field = Settings.model_fields.get(name)
+        if field and isinstance(value, str) and not value.strip().isprintable():
             raise BadInput(f"the setting {name!r} holds {one_line(ascii(value), 60)}: write plain text")
+        if field and isinstance(value, bool) and field.annotation is not bool:
+            raise BadInput(f"{_given_as(name, str(value).lower(), given)}: it is no switch")
     try:
         return Settings.model_validate(merged)
     except ValidationError as error:
@@ -74,7 +80,7 @@ def load(root: Path, flags: dict[str, Any]) -> Settings:
 
 def _given_as(name: str, value: Any, flags: dict[str, Any]) -> str:
     """The setting as whoever gave it wrote it."""
-    shown = one_line(str(value), 60)
+    shown = one_line(str(value), 60) or "''"
     if name in flags:
         return f"--{name.replace('_', '-')} {shown}"
     return f"{_variable(name)}={shown}" if name in _environment() else f"agent.toml, {name} = {shown}"
@@ -82,11 +88,14 @@ def _given_as(name: str, value: Any, flags: dict[str, Any]) -> str:
 
 _BOUNDS = {"greater_than_equal": "at least {ge}", "greater_than": "more than {gt}", "less_than_equal": "at most {le}"}
 _BOUNDS |= {"less_than": "less than {lt}", "literal_error": "{expected}", "finite_number": "a finite number"}
-_BOUNDS |= dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "a whole number")
-_BOUNDS |= dict.fromkeys(("float_parsing", "float_type"), "a number") | {"bool_parsing": "true or false"}
+_BOUNDS |= dict.fromkeys(("int_parsing", "int_parsing_size", "int_type", "int_from_float"), "a whole number")
+_BOUNDS |= dict.fromkeys(("float_parsing", "float_type"), "a number") | dict.fromkeys(("bool_parsing", "bool_type"), "true or false")
+_BOUNDS |= {"string_type": "text", "string_too_short": "a text that is not empty", "string_too_long": "at most {max_length} characters long"}
 
 
 def _wanted(error: Any) -> str:
+    if error["type"] == "value_error":
+        return one_line(str(error["ctx"]["error"]), 200)
     words = _BOUNDS.get(error["type"])
     bound = {key: int(value) if isinstance(value, float) else value for key, value in error.get("ctx", {}).items()}
     return f"it must be {words.format(**bound)}" if words else one_line(error["msg"], 200)
@@ -98,7 +107,7 @@ def _variable(name: str) -> str:
 
 def _environment() -> dict[str, str]:
     names = {name: _variable(name) for name in Settings.model_fields}
-    return {name: os.environ[variable] for name, variable in names.items() if os.environ.get(variable)}
+    return {name: os.environ[variable] for name, variable in names.items() if os.environ.get(variable, "").strip()}
 
 
 def unknown_variables() -> list[str]:
@@ -120,5 +129,5 @@ def _file(path: Path) -> dict[str, Any]:
         return {}
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, of a number with too many digits
         raise BadInput(f"{path} is no TOML: {one_line(str(error))}") from None

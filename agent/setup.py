@@ -1,26 +1,27 @@
 """Builds the parts of a run out of its settings."""
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from rich.console import Console
 
 from . import prompts
+from .address import check_address
 from .errors import BadInput, EnvironmentFault
 from .evaluate import EvaluationFailed, Evaluator
-from .exchange import Model
+from .exchange import LLMError, Model
 from .job import Job
 from .process import Bounds
 from .progress import Reporter
 from .proposers import Catalogue, Manual, Prompted, Proposer
 from .repo import GitError, Repo, open_repo
-from .settings import Settings
+from .settings import DEFAULT_SERVER, Settings
 from .slots import shares
 from .text import one_line
+
+_LONGEST_KEY = 8192  # servers take no header that is longer
 
 
 @contextmanager
@@ -58,7 +59,7 @@ def proposer_for(job: Job, settings: Settings) -> Job:
                 raise BadInput(
                     "no model to ask: set OPENAI_API_KEY, or give --base-url for a server of your own"
                 )
-            proposer = Prompted(job.root, "openai", settings.model, _model(settings))
+            proposer = Prompted(job.root, "openai", settings.model, _model(settings, job.reporter.say))
     return replace(job, proposer=proposer)
 
 
@@ -90,23 +91,39 @@ def repo_for(root: Path, settings: Settings, say: Callable[[str], None]) -> Repo
     return repo
 
 
-def _model(settings: Settings) -> Model:
-    if settings.server and not re.match(r"https?://[^/\s]+", settings.server, re.IGNORECASE):
-        raise BadInput(f"--base-url {one_line(settings.server, 100)}: an address begins with http:// or https:// and a host")
-    from httpx2 import InvalidURL
+def _model(settings: Settings, say: Callable[[str], None]) -> Model:
+    """The model, after a look at its server: what can be seen to be wrong is told before anything is trained."""
+    if settings.key and not (settings.key.isascii() and settings.key.isprintable() and len(settings.key) <= _LONGEST_KEY):
+        raise BadInput(f"OPENAI_API_KEY is no key: one is at most {_LONGEST_KEY} characters of plain ASCII on one line")
+    server = settings.server or DEFAULT_SERVER
+    try:
+        check_address(server)  # that of OPENAI_BASE_URL is no setting of ours, and was not looked at
+    except ValueError as error:
+        raise BadInput(f"OPENAI_BASE_URL={one_line(server, 60)}: {one_line(str(error), 200)}") from None
+    from httpx2 import URL, InvalidURL
 
     from .llm import OpenAIModel, Prices  # imports openai, which takes longer than a whole `agent list`
 
     try:
-        (urlsplit(settings.server or "").hostname or "").encode("idna")
-        return OpenAIModel(
+        URL(server)
+    except InvalidURL as error:
+        raise BadInput(f"the server's address {one_line(server, 100)} is none: {one_line(str(error), 100)}") from None
+    try:
+        model = OpenAIModel(
             settings.model,
             key=settings.key,
-            base_url=settings.server,
+            base_url=server,
             deadline=settings.answer_seconds,
             retries=settings.retries,
             prices=Prices(settings.price_input, settings.price_output),
+            say=say,
         )
-    except (InvalidURL, ValueError) as error:
-        why = one_line(str(error), 100)
-        raise BadInput(f"--base-url {one_line(settings.server or '', 100)} is no address: {why}") from None
+    except (InvalidURL, ValueError, ImportError, OSError) as error:
+        why = one_line(str(error), 200)
+        raise EnvironmentFault(f"what the environment says of proxies, certificates or headers cannot be used: {why}") from None
+    try:
+        if settings.iterations:
+            model.look()
+    except LLMError as error:
+        raise EnvironmentFault(str(error)) from None
+    return model

@@ -13,7 +13,8 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from agent.exchange import Answer, LLMError, ask, totals
-from agent.llm import MOST_BYTES, OpenAIModel, Prices
+from agent.llm import OpenAIModel, Prices
+from agent.route import MOST_BYTES
 
 KEY = "sk-very-secret-0123456789"
 MESSAGES = [{"role": "user", "content": "hello"}]
@@ -71,26 +72,59 @@ def test_no_price_no_cost(httpserver: HTTPServer) -> None:
     ("body", "sentence"),
     [
         ("<!DOCTYPE html><html>Welcome</html>", "a web page, not an answer"),
-        ("", "JSON that is cut off or broken"),
+        ("", "an empty answer"),
+        (" \n", "an empty answer"),
         ("[" * 100_000, "JSON that is cut off or broken"),
-        ("[]", "JSON of another form"),
-        ('{"choices": [{"mess', "JSON that is cut off or broken"),
-        (json.dumps({"error": {"message": "overloaded"}}), "an error as its answer: {'message': 'overloaded'}"),
+        ("[]", "JSON of another form: the answer: a list, not an object"),
+        ("7", "JSON of another form: the answer: a number, not an object"),
+        ('{"choices": [{"mess', "JSON that is cut off or broken at character 14 of 19: '"),
+        ('data: {"choices": []}', "JSON that is cut off or broken at character 0 of 21: 'data: {"),
+        (b'{"choices": "h\xe9"}', "JSON that is not in UTF-8 (at byte 14)"),
+        (json.dumps({"error": {"message": "overloaded"}}), "an error as its answer: overloaded"),
+        (json.dumps({"error": "overloaded"}), "an error as its answer: overloaded"),
+        (json.dumps({"error": {"code": 7}}), "an error as its answer: {'code': 7}"),
+        (json.dumps({"detail": "not here"}), "without choices: '{\"detail\": \"not here\"}'"),
+        (json.dumps({"choices": {}}), "another form: choices: an object, not a list"),
+        (json.dumps({"choices": "none"}), "another form: choices: text, not a list"),
+        (json.dumps({"choices": [None]}), "another form: choices.0: null, not an object"),
+        (json.dumps({"choices": [{"text": "# Title"}]}), "another form: choices.0.message: missing"),
+        (json.dumps({"choices": [{"message": "# Title"}]}), "another form: choices.0.message: text, not an object"),
         (json.dumps({}), "without choices"),
         (json.dumps({"choices": []}), "without choices"),
         (json.dumps(completion(None)), "no text"),
         (json.dumps(completion("  \n")), "no text"),
-        (json.dumps(completion(["a", "b"])), "JSON of another form"),
+        (json.dumps(completion(3.5)), "another form: choices.0.message.content: a number, not text"),
+        (json.dumps(completion(True)), "another form: choices.0.message.content: true or false, not text"),
+        (json.dumps(completion({"text": "#"})), "another form: choices.0.message.content: an object, not text"),
+        (json.dumps(completion(["a", "b"])), "another form: choices.0.message.content: a list, not text"),
+        (json.dumps(completion([{"type": "text", "text": 1}])), "another form: choices.0.message.content: a list, not text"),
+        (json.dumps(completion([])), "no text"),
+        (json.dumps(completion(message={"content": None, "reasoning_content": "Hm."})), "no text, only its reasoning (finish"),
         (json.dumps(completion("# Cut", finish_reason="length")), "cut off at the model's limit"),
         (json.dumps(completion("#", finish_reason="content_filter")), "content filter"),
         (json.dumps(completion(message={"content": None, "refusal": "I \x1b[31mcannot"})), "the model refused: I cannot"),
     ],
-    ids=["html", "empty", "nested", "list", "cut", "error", "no choices", "empty choices", "null", "blank", "parts",
-         "length", "filter", "refusal"],
-)  # fmt: skip
-def test_a_body_that_is_no_answer(httpserver: HTTPServer, body: str, sentence: str) -> None:
+    ids=lambda value: str(value)[:40],
+)
+def test_a_body_that_is_no_answer(httpserver: HTTPServer, body: str | bytes, sentence: str) -> None:
     httpserver.expect_request(PATH).respond_with_data(body, content_type="application/json")
     assert sentence in failure(httpserver)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        completion([{"type": "text", "text": "# Ti"}, {"type": "text", "text": "tle"}]),
+        completion([{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}, {"text": "# Title"}]),
+        completion(message={"content": "# Title", "refusal": False, "reasoning_content": {}}),
+        completion("# Title", finish_reason=0, index="x"),
+        completion("# Title") | {"error": None, "choices": [{"message": {"content": "# Title"}}, {"message": {}}]},
+        completion("# Title") | {"error": "", "usage": None},
+    ],
+)
+def test_an_answer_is_not_lost_over_its_form(httpserver: HTTPServer, body: dict[str, object]) -> None:
+    httpserver.expect_request(PATH).respond_with_data(b"\xef\xbb\xbf" + json.dumps(body).encode())
+    assert model(httpserver)(MESSAGES).text == "# Title"
 
 
 @pytest.mark.parametrize("half", ["\\ud800", "\\udc00 \\ud800"])
@@ -160,6 +194,15 @@ def test_a_compressed_body_is_refused_unread(httpserver: HTTPServer) -> None:
 
 def test_a_server_that_is_not_there(free_port: int) -> None:
     assert f"the server at http://127.0.0.1:{free_port} cannot be reached" in failure(f"http://127.0.0.1:{free_port}/v1")
+
+
+@pytest.mark.parametrize("status", [200, 400])
+def test_no_part_of_the_key_is_quoted(httpserver: HTTPServer, status: int) -> None:
+    for at in (30, 70, 290):
+        httpserver.clear()
+        body = json.dumps({"x" * at: KEY, "message": "y" * at + KEY}) if status == 400 else " " * at + KEY
+        httpserver.expect_request(PATH).respond_with_data(body, status=status)
+        assert KEY[:8] not in failure(httpserver)
 
 
 def test_the_key_is_in_no_answer_and_no_record(httpserver: HTTPServer, tmp_path: Path) -> None:

@@ -1,0 +1,126 @@
+"""What a server sent, read as a chat completion: its text and its tokens, or one sentence on what is wrong with it."""
+
+import json
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ValidationError
+
+from .exchange import LLMError
+from .text import one_line
+
+
+def _count(value: object) -> int | None:
+    """A number of tokens, None for whatever else a server writes there: an answer is not lost over its bill."""
+    whole = value if isinstance(value, int) and not isinstance(value, bool) else None
+    return whole if whole is not None and 0 <= whole < 10**12 else None
+
+
+def _joined(content: object) -> object:
+    """Some servers send the text in parts, `{"type": "text", "text": ...}`, and their model's thoughts in others."""
+    if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
+        return content
+    texts = [part.get("text") for part in content if part.get("type", "text") in ("text", "output_text")]
+    return "".join(texts) if all(isinstance(text, str) for text in texts) else content
+
+
+_Count = Annotated[int | None, BeforeValidator(_count)]
+_Word = Annotated[str | None, BeforeValidator(lambda value: value if isinstance(value, str) else None)]
+
+
+class Usage(BaseModel):
+    prompt_tokens: _Count = None
+    completion_tokens: _Count = None
+
+
+class _Message(BaseModel):
+    content: Annotated[str | None, BeforeValidator(_joined)] = None
+    refusal: _Word = None
+    reasoning_content: object = None
+
+
+class _Choice(BaseModel):
+    message: _Message
+    finish_reason: _Word = None
+
+
+class _Completion(BaseModel):
+    choices: list[_Choice] | None = None
+    usage: Annotated[Usage | None, BeforeValidator(lambda value: value if isinstance(value, dict) else None)] = None
+    error: object = None
+
+
+def read(body: bytes, server: str) -> tuple[str, Usage]:
+    """The text and the tokens of an answer that `server` sent."""
+    completion = _completion(body, server)
+    if completion.error:
+        raise LLMError(f"{server} sent an error as its answer: {_said(completion.error)}")
+    if not completion.choices:
+        raise LLMError(f"{server} sent an answer without choices: {one_line(body[:200].decode('utf-8', 'replace'), 80)!r}")
+    return _text(completion.choices[0]), completion.usage or Usage()
+
+
+def _completion(body: bytes, server: str) -> _Completion:
+    start = body[:200].decode("utf-8", "replace").lstrip("\ufeff \t\r\n")
+    if not start:
+        raise LLMError(f"{server} sent an empty answer")
+    if start.startswith("<"):
+        raise LLMError(f"{server} sent a web page, not an answer: is the base URL right (.../v1)?")
+    try:
+        return _Completion.model_validate(json.loads(body))
+    except ValidationError as error:
+        raise LLMError(f"{server} sent JSON of another form: {_mismatch(error)}") from error
+    except UnicodeDecodeError as error:
+        raise LLMError(f"{server} sent JSON that is not in UTF-8 (at byte {error.start:,})") from error
+    except (ValueError, RecursionError) as error:
+        raise LLMError(f"{server} sent JSON that is cut off or broken{_break(error)}") from error
+
+
+def _break(error: Exception) -> str:
+    """Where, and what stands around it: the beginning is often sound."""
+    if not isinstance(error, json.JSONDecodeError):
+        return ""
+    around = one_line(error.doc[max(0, error.pos - 40) : error.pos + 40], 80)
+    return f" at character {error.pos:,} of {len(error.doc):,}: {around!r}"
+
+
+_WANTED = {"string_type": "text", "list_type": "a list", "model_type": "an object", "model_attributes_type": "an object"}
+_KINDS = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+
+
+def _mismatch(error: ValidationError) -> str:
+    """`choices.0.message.content: a number, not text`."""
+    first: Any = error.errors(include_url=False)[0]
+    place = ".".join(map(str, first["loc"])) or "the answer"
+    if first["type"] == "missing":
+        return f"{place}: missing"
+    return f"{place}: {_KINDS.get(type(first['input']), 'null')}, not {_WANTED.get(first['type'], first['type'])}"
+
+
+def reason(body: bytes) -> str:
+    """What the body of a refusal says: its error, or as it stands."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        found = body[:4000].decode("utf-8", "replace")
+    return _said(found.get("error") or found if isinstance(found, dict) else found) or "it sent no reason"
+
+
+def _said(error: object) -> str:
+    """An error is a text, or an object with a message."""
+    message = error.get("message") if isinstance(error, dict) else None
+    return one_line(message if isinstance(message, str) and message.strip() else str(error))
+
+
+def _text(choice: _Choice) -> str:
+    message = choice.message
+    if message.refusal:
+        raise LLMError(f"the model refused: {one_line(message.refusal)}")
+    if choice.finish_reason == "length":
+        raise LLMError("the answer was cut off at the model's limit of tokens")
+    if choice.finish_reason == "content_filter":
+        raise LLMError("the answer was stopped by the server's content filter")
+    if not (message.content or "").strip():
+        only = ", only its reasoning" if message.reasoning_content else ""
+        raise LLMError(f"the model sent no text{only} (finish reason: {one_line(str(choice.finish_reason), 40)})")
+    # JSON may spell half of a surrogate pair, which no file and no later request can hold.
+    return (message.content or "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
