@@ -43,7 +43,7 @@ def as_they_end(job: Job, tasks: Iterable[Callable[[Job], T]]) -> Generator[T, N
         for slot in slots:
             slot.reporter.rest()
         if cut_off and len(slots) > 1:
-            job.reporter.say(f"{cut_off} under way: for the next run to take up, or to pass over")
+            job.reporter.say(f"{cut_off} under way: for the next run to take up")
 
 
 def _slot(job: Job, share: Share, leash: Leash) -> Job:
