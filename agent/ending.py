@@ -47,7 +47,7 @@ class Sentences(TyperGroup):
                 _print_error(error.format_message())
             raise  # typer tells how the command is used, and ends with 2
         except KeyboardInterrupt:
-            _end("stopped; the next run takes up what was under way, from its last reply on", 130, wants_json)
+            _end("stopped; the next run takes up what was under way", 130, wants_json)
         except OSError as error:
             if error.errno not in _OF_THE_MACHINE:
                 raise
