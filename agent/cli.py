@@ -34,7 +34,7 @@ _HERE = Path()
 
 
 def main() -> None:
-    """The entry point `agent`."""
+    """Read the command line and do what it says."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a terminal that is not UTF-8 shows a question mark, no traceback
             stream.reconfigure(errors="replace")

@@ -8,11 +8,13 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from . import variants
 from .history import Entry, Past
 from .text import one_line
+from .threads import aside
 
 _QUIET = (
     "-c",
@@ -198,16 +200,19 @@ def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     environment |= {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", "GIT_EDITOR": "true"}
     try:
-        return subprocess.run(
-            ["git", *_QUIET, *arguments],
-            cwd=root,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=120,
-            start_new_session=True,
+        return aside(
+            partial(
+                subprocess.run,
+                ["git", *_QUIET, *arguments],
+                cwd=root,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=120,
+                start_new_session=True,
+            )
         )
     except FileNotFoundError:
         raise GitError("git is not installed, so nothing is committed; the files are all there") from None

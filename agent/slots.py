@@ -10,7 +10,7 @@ from itertools import takewhile
 from typing import TypeVar
 
 from .job import Job
-from .threads import Leash, on_a_thread
+from .threads import Leash, aside, on_a_thread
 
 T = TypeVar("T")
 Share = Mapping[str, str]
@@ -73,7 +73,7 @@ def _gpus() -> list[str]:
 def _count() -> int:
     """How many GPUs the driver lists; no driver, no GPU."""
     try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60)
+        listed = aside(partial(subprocess.run, ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60))
     except (OSError, subprocess.TimeoutExpired):
         return 0
     return sum(line.startswith("GPU ") for line in listed.stdout.splitlines()) if listed.returncode == 0 else 0
