@@ -82,7 +82,7 @@ def _command(known: Start, entry: Entry, root: Path) -> str:
     words = ["score", known.name] if known.name else ["run", "--proposer", known.proposer or ""]
     words += ["--model", known.model] if known.model else []
     command = shlex.join(["agent", *words, "--protocol", known.protocol or "", "--seed", str(known.seed)])
-    once = "" if is_as_checked(entry, root) else f"once variants/{checked_name(entry)} is again what passed its gates, "
+    once = "" if is_as_checked(entry, root) else "once its source is again what passed its gates, "
     return one_line(f"{once}`{command}`", 300)
 
 

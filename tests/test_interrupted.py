@@ -171,7 +171,7 @@ def test_a_source_that_is_not_the_one_that_passed_is_not_trained_without_gates(r
     checked = naive.read_text()
     naive.write_text(checked + "# stub: reject\n")
     assert loop.score_stored(make_job(), "mine").status == "check-failed"
-    once = "once variants/mine is again what passed its gates, `agent score mine --protocol smoke --seed 0`"
+    once = "once its source is again what passed its gates, `agent score mine --protocol smoke --seed 0`"
     assert f"Interrupted: {once} goes on with 0000" in said()
     naive.write_text(checked)
     entry = loop.score_stored(make_job(), "mine")
