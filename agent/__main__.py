@@ -1,6 +1,25 @@
-"""`python -m agent` is the command `agent`."""
+"""The entry point: `agent`, which is `python -m agent`. It imports the rest when Ctrl-C can end that, too."""
 
-from .cli import main
+import sys
+
+
+def main() -> None:
+    """The command line."""
+    try:
+        from . import stopping
+
+        stopping.at_once()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    from .cli import main as command
+
+    try:
+        command()
+    except SystemExit as end:
+        if end.code == stopping.STATUS:
+            stopping.leave()
+        raise
+
 
 if __name__ == "__main__":
     main()

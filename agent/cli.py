@@ -12,11 +12,11 @@ from . import history, listing, loop, options, show, trial, variants
 from . import replay as replaying
 from .checking import check_report, find_variant
 from .ending import Sentences
-from .errors import BadInput
+from .errors import BadInput, Rejected
 from .evaluate import EvaluationFailed
 from .history import Entry, Past
 from .importer import Imported, import_files
-from .output import console, print_done, print_json, print_replay, say, say_empty, tell
+from .output import console, print_done, print_json, print_replay, say, say_empty, tell, without_a_score
 from .settings import Settings, load, unknown_variables
 from .setup import evaluator_for, job_for, proposer_for, repo_for
 from .text import one_line, printable
@@ -34,7 +34,7 @@ _HERE = Path()
 
 
 def main() -> None:
-    """The entry point `agent`."""
+    """Read the command line and do what it says."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a terminal that is not UTF-8 shows a question mark, no traceback
             stream.reconfigure(errors="replace")
@@ -60,26 +60,17 @@ def run(
     """Make new attempts: propose, check, train, score, reflect, record.
 
     Where no variant has a whole score under the protocol yet, the baseline delta_net is scored first. Ctrl-C ends
-    cleanly; what was under way is taken up by the next run. A model's key is read from OPENAI_API_KEY, its server's
-    address also from OPENAI_BASE_URL.
+    cleanly; what was under way is taken up by the next run, where its reply had come. Exit status 1: no attempt got a
+    score. A model's key is read from OPENAI_API_KEY, its server's address also from OPENAI_BASE_URL.
     """
     settings = _settings(
         root,
         {
-            "iterations": iterations,
-            "parallel": parallel,
-            "protocol": protocol,
-            "proposer": proposer,
-            "model": model,
-            "base_url": base_url,
-            "tries": tries,
-            "device": device,
-            "ray": ray,
-            "seed": seed,
-            "sandbox": sandbox,
+            "iterations": iterations, "parallel": parallel, "protocol": protocol, "proposer": proposer, "model": model,
+            "base_url": base_url, "tries": tries, "device": device, "ray": ray, "seed": seed, "sandbox": sandbox,
             "commit": False if no_commit else None,
         },
-    )
+    )  # fmt: skip
     done: list[Entry] = []
     out = console()
     with job_for(root, settings, out) as job:
@@ -91,6 +82,8 @@ def run(
         finally:
             job.reporter.rest()
             print_done(out, root, done)
+    if settings.iterations and (sentence := without_a_score(done)):
+        raise Rejected(sentence)
 
 
 @app.command("list")

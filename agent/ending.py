@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from .errors import AgentError
+from .stopping import STATUS, with_an_end
 from .text import printable
 
 _OF_THE_MACHINE = {
@@ -39,7 +40,8 @@ class Sentences(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         wants_json = "--json" in [*getattr(ctx, "_protected_args", ()), *ctx.args]
         try:
-            return super().invoke(ctx)
+            with with_an_end():
+                return super().invoke(ctx)
         except AgentError as error:
             _end(str(error), error.exit_status, wants_json)
         except _USAGE as error:
@@ -47,7 +49,7 @@ class Sentences(TyperGroup):
                 _print_error(error.format_message())
             raise  # typer tells how the command is used, and ends with 2
         except KeyboardInterrupt:
-            _end("stopped; what was under way is taken up, or passed over, by the next run", 130, wants_json)
+            _end("stopped; the next run takes up what was under way", STATUS, wants_json)
         except OSError as error:
             if error.errno not in _OF_THE_MACHINE:
                 raise

@@ -49,7 +49,7 @@ class Entry:
 
     @property
     def is_imported(self) -> bool:
-        return self.attempt is not None and self.attempt.kind == "imported"
+        return self.status == "imported"
 
     @property
     def scores(self) -> dict[str, Score]:

@@ -1,30 +1,94 @@
-"""What a killed run left: which entries can be finished, and which variants must give their name back.
+"""What a killed run left: which entries can never be gone on with, which can, and with which command.
 
 Everything here is derived from the files of the entry; nothing is repaired.
 """
 
-from collections.abc import Iterable
+import shlex
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from . import variants
+from .errors import BadInput
 from .history import Entry, Past, read_check
+from .records import Start
 from .reply import ReplyError, parse
+from .text import one_line
+
+_UNKNOWN = "Passed over, with neither start.json nor attempt.json:"
+_TOLD = 3  # entries of one sentence, and sentences: a list that comes again at every start is not read
 
 
-def resumable(past: Past, root: Path, protocol: str, seed: int) -> list[Entry]:
-    """Interrupted attempts that had passed their gates, asked for under this protocol and seed."""
-    return [
-        entry
-        for entry in past.entries
-        if entry.attempt is None
-        and not entry.running
-        and entry.start
-        and entry.start.kind == "attempt"
-        and entry.start.source is None
-        and (entry.start.protocol, entry.start.seed) == (protocol, seed)
-        and _passed(entry)
-        and _has_source(entry, root)
-    ]
+def left_over(past: Past) -> list[Entry]:
+    """The entries that no living process will seal."""
+    return [entry for entry in past.entries if entry.attempt is None and not entry.running]
+
+
+def lost(entry: Entry) -> str | None:
+    """How it was interrupted, where it can never be gone on with: no reply is stored, nothing passed its gates."""
+    if entry.start is None:
+        return None if any(entry.folder.glob("[!.]*")) else "killed as it began"
+    if entry.start.kind != "attempt" or entry.start.source is not None:
+        return "killed while it was recorded"
+    report = read_check(entry.folder)
+    if report is not None:
+        return None if report.verdict == "pass" else "killed after its gates had rejected it"
+    if entry.start.name is not None:
+        return "killed in its gates"
+    return None if stored_reply(entry) else "killed before a proposal came"
+
+
+def stored_reply(entry: Entry) -> str | None:
+    """What its proposer answered last."""
+    return entry.prose("proposal.md")
+
+
+def passed(entry: Entry) -> bool:
+    """Whether the gates had let it through."""
+    report = read_check(entry.folder)
+    return report is not None and report.verdict == "pass"
+
+
+def is_as_checked(entry: Entry, root: Path) -> bool:
+    """Whether its source is still there and is the one that passed; what had not passed is checked again anyway."""
+    report = read_check(entry.folder)
+    if report is None:
+        return True
+    drafted = entry.folder / "variant"
+    try:
+        there = drafted if entry.name is None and drafted.is_dir() else variants.folder_of(root, checked_name(entry) or "")
+        found = variants.digest_of(variants.sources(there))
+    except (BadInput, OSError):
+        return False
+    return bool(report.properties.get("digest", found) == found)
+
+
+def checked_name(entry: Entry) -> str | None:
+    """The name of its variant: as stored before, or as in its proposal."""
+    return entry.name or proposed_name(entry)
+
+
+def waiting(entries: Iterable[Entry], root: Path) -> list[str]:
+    """Which commands go on with them, in a few sentences."""
+    told: dict[str, list[str]] = {}
+    for entry in entries:
+        how = f"Interrupted: {_command(entry.start, entry, root)} goes on with" if entry.start else _UNKNOWN
+        told.setdefault(how, []).append(entry.id)
+    more = sum(map(len, list(told.values())[_TOLD:]))
+    sentences = [f"{how} {_some(ids)}" for how, ids in told.items()][:_TOLD]
+    return sentences + ([f"Interrupted under other settings: {more} more, as `agent list` shows"] if more else [])
+
+
+def _command(known: Start, entry: Entry, root: Path) -> str:
+    words = ["score", known.name] if known.name else ["run", "--proposer", known.proposer or ""]
+    words += ["--model", known.model] if known.model else []
+    command = shlex.join(["agent", *words, "--protocol", known.protocol or "", "--seed", str(known.seed)])
+    once = "" if is_as_checked(entry, root) else "once its source is again what passed its gates, "
+    return one_line(f"{once}`{command}`", 300)
+
+
+def _some(ids: Sequence[str]) -> str:
+    more = f" and {len(ids) - _TOLD} more" if len(ids) > _TOLD else ""
+    return ", ".join(ids[:_TOLD]) + more
 
 
 def put_back_orphans(root: Path, past: Past, passed_over: Iterable[Entry]) -> None:
@@ -32,7 +96,7 @@ def put_back_orphans(root: Path, past: Past, passed_over: Iterable[Entry]) -> No
     owned = {entry.name for entry in past.entries if entry.status == "scored"}
     for entry in passed_over:
         name = proposed_name(entry)
-        if name and name not in owned and _passed(entry) and not (entry.folder / "variant").exists():
+        if name and name not in owned and passed(entry) and not (entry.folder / "variant").exists():
             variants.withdraw(root, entry.folder, name)
 
 
@@ -41,18 +105,6 @@ def proposed_name(entry: Entry) -> str | None:
     if entry.start is None or entry.start.name is not None:
         return None
     try:
-        return parse(entry.prose("proposal.md") or "").name
+        return parse(stored_reply(entry) or "").name
     except ReplyError:
         return None
-
-
-def _passed(entry: Entry) -> bool:
-    report = read_check(entry.folder)
-    return report is not None and report.verdict == "pass"
-
-
-def _has_source(entry: Entry, root: Path) -> bool:
-    if (entry.folder / "variant").is_dir():
-        return True
-    name = proposed_name(entry) or (entry.start.name if entry.start else None)
-    return name in variants.names(root)

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from . import history
@@ -11,8 +11,10 @@ from .desk import Desk
 from .errors import BadInput
 from .evaluate import Evaluator
 from .exchange import LLMError
+from .files import write_whole
 from .history import Entry, Pass
 from .insight import in_short, measured_insight
+from .interrupted import checked_name, left_over, lost
 from .progress import Reporter
 from .proposers import Proposer
 from .records import VERSION, Attempt, CheckReport, Evaluation, Failure, Kind, ProtocolInfo, Start, now
@@ -45,11 +47,26 @@ class Job:
 
 
 def tidy(root: Path, repo: Repo | None, say: Callable[[str], None]) -> None:
-    """At the start of a command that writes: say what cannot be read, commit what was not committed."""
+    """At the start of a command that writes: say what cannot be read, seal what can't go on, commit what was not."""
     past = history.read(root)
     for problem in past.problems:
         say(problem)
-    catch_up(repo, past, say)
+    for entry in left_over(past):
+        if how := lost(entry):
+            _seal_lost(entry, how, say)
+    catch_up(repo, history.read(root), say)
+
+
+def _seal_lost(entry: Entry, how: str, say: Callable[[str], None]) -> None:
+    nothing = dict.fromkeys(Start.model_fields) | {"version": VERSION, "id": entry.id, "kind": "attempt"}
+    known = entry.start or Start.model_validate(nothing)
+    try:
+        write_whole(entry.folder / "start.json", known.model_dump_json(indent=2) + "\n")
+        with history.reopen(replace(entry, start=known)) as opened:
+            opened.seal(_attempt(known, checked_name(entry), Failed("interrupted", how)))
+        say(f"{entry.id} was {how}: sealed as interrupted")
+    except OSError as error:
+        say(f"{entry.id} was {how}, and cannot be sealed: {error.strerror}")
 
 
 def record(job: Job, opened: Pass, evaluation: Evaluation, proposal: Proposal | None) -> Entry:
@@ -93,17 +110,7 @@ def seal(
     job: Job, opened: Pass, name: str | None, failed: Failed | None, compared: Comparison | None = None
 ) -> Entry:
     """Make the entry whole, say how it ended, and have git follow."""
-    known = opened.start.model_dump() | {"name": name}
-    attempt = Attempt(
-        **known,
-        status=failed.status if failed else "scored",
-        success=failed is None,
-        error=failed.reason if failed else None,
-        versus_parent=compared.versus_parent if compared else "unknown",
-        noise=dict(compared.noise) if compared else None,
-        setting_noise={f"{s.task}:{s.name}": s.sigma for s in compared.settings} if compared and compared.settings else None,
-        finished=now(),
-    )
+    attempt = _attempt(opened.start, name, failed, compared)
     with job.desk:
         opened.seal(attempt)
         job.desk.give_back(opened.id)
@@ -112,6 +119,19 @@ def seal(
         job.reporter.say(_summary(entry, compared))
         follow(job.repo, entry, job.reporter.say)
     return entry
+
+
+def _attempt(known: Start, name: str | None, failed: Failed | None, compared: Comparison | None = None) -> Attempt:
+    return Attempt(
+        **known.model_dump() | {"name": name},
+        status=failed.status if failed else "scored",
+        success=None if failed and failed.status == "interrupted" else failed is None,
+        error=failed.reason if failed else None,
+        versus_parent=compared.versus_parent if compared else "unknown",
+        noise=dict(compared.noise) if compared else None,
+        setting_noise={f"{s.task}:{s.name}": s.sigma for s in compared.settings} if compared and compared.settings else None,
+        finished=now(),
+    )
 
 
 def _summary(entry: Entry, compared: Comparison | None) -> str:

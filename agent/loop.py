@@ -1,7 +1,7 @@
 """The loop: read the history, propose, patch, check, train, score, reflect, record. Here the parts meet."""
 
 import shutil
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from functools import partial
 from itertools import repeat
@@ -9,13 +9,14 @@ from itertools import repeat
 from . import history, policy, trial, variants
 from .compare import BASELINE
 from .errors import BadInput, EnvironmentFault
-from .exchange import LLMError
+from .exchange import LLMError, totals
 from .history import Entry, Pass, Past
-from .interrupted import put_back_orphans, resumable
+from .interrupted import checked_name, is_as_checked, left_over, passed, put_back_orphans, stored_reply, waiting
 from .job import Failed, Job, proposer_of, seal, start, tidy
 from .patch import PatchError, apply, unified_diff
 from .policy import Brief
 from .proposers import Setback
+from .records import Start
 from .reply import Proposal, ReplyError, parse
 from .slots import as_they_end
 
@@ -30,6 +31,9 @@ class Unanswered(Failed):
         self.fatal = error.fatal
 
 
+Ended = tuple[Entry, Unanswered | None]
+
+
 def run(job: Job, iterations: int) -> Generator[Entry, None, None]:
     """Go on with what was interrupted, score the baseline if nothing is scored, then make new attempts."""
     with history.writing(job.root):
@@ -40,67 +44,82 @@ def run(job: Job, iterations: int) -> Generator[Entry, None, None]:
             job.reporter.say(sentence)
         if not policy.parents(job.root, past, job.protocol):
             yield _baseline(job)
-        yield from _attempts(job, iterations)
+        yield from _in_turn(job, repeat(_attempt, iterations), iterations)
 
 
 def score_stored(job: Job, name: str) -> Entry:
     """Check and score variants/NAME as an attempt of its own, or go on with one that was interrupted."""
     with history.writing(job.root):
         tidy(job.root, job.repo, job.reporter.say)
-        past = history.read(job.root)
-        for entry in resumable(past, job.root, job.protocol.name, job.seed):
-            if entry.start and entry.start.name == name and entry.start.proposer is None:
-                return _resume(job, entry)
-        return trial.score(job, name, past)
+        past, going_on, _ = _interrupted(job, lambda known: known.name == name)
+        for begun in going_on:
+            entry, _ = _go_on(job, past, begun)
+            if entry.status != "interrupted":
+                return entry
+        return trial.score(job, name, history.read(job.root))
+
+
+def _interrupted(job: Job, is_ours: Callable[[Start], bool]) -> tuple[Past, list[Entry], list[Entry]]:
+    """What was interrupted and goes on here, and what waits for other settings, which is told."""
+    past, settings = history.read(job.root), (job.protocol.name, job.seed)
+    going_on = [
+        entry
+        for entry in left_over(past)
+        if entry.start
+        and (entry.start.protocol, entry.start.seed) == settings
+        and is_ours(entry.start)
+        and is_as_checked(entry, job.root)
+    ]
+    others = [entry for entry in left_over(past) if entry not in going_on]
+    for sentence in waiting(others, job.root):
+        job.reporter.say(sentence)
+    return past, going_on, others
 
 
 def _finish_interrupted(job: Job) -> Iterator[Entry]:
-    """Finish what had passed its gates under the same settings; pass over the rest, and free its names."""
-    past = history.read(job.root)
-    going_on = [
-        entry for entry in resumable(past, job.root, job.protocol.name, job.seed) if _is_ours(job, entry)
-    ]
-    passed_over = [entry for entry in past.entries if entry.attempt is None and entry not in going_on]
-    put_back_orphans(job.root, past, passed_over)
-    if passed_over:
-        ids = ", ".join(entry.id for entry in passed_over)
-        job.reporter.say(f"Interrupted earlier and passed over: {ids}")
-    tasks = [partial(_go_on, past=past, entry=entry) for entry in going_on]
-    with closing(as_they_end(job, tasks)) as ended:
-        yield from filter(None, ended)
+    """Finish what was begun under the same settings; what else was stored gives its name back."""
+    past, going_on, others = _interrupted(job, partial(_is_ours, job))
+    put_back_orphans(job.root, past, others)
+    yield from _in_turn(job, [partial(_go_on, past=past, begun=entry) for entry in going_on], len(going_on))
 
 
-def _go_on(job: Job, past: Past, entry: Entry) -> Entry | None:
-    job.reporter.say(f"{entry.id} was interrupted after its gates: going on with it")
-    try:
-        return _resume(job, entry)
-    except BadInput as error:  # what was measured then is not mixed with what would be measured now
-        job.reporter.say(f"{entry.id} cannot go on and is passed over: {error}")
-        put_back_orphans(job.root, past, [entry])
-        return None
-
-
-def _is_ours(job: Job, entry: Entry) -> bool:
-    known = entry.start
-    if known is None or job.proposer is None:
+def _is_ours(job: Job, known: Start) -> bool:
+    if job.proposer is None:
         return False
     if known.proposer is None:
         return known.name == BASELINE
     return (known.proposer, known.model) == (job.proposer.name, job.proposer.model)
 
 
-def _resume(job: Job, entry: Entry) -> Entry:
-    """From the gates on; the evaluator goes on in the same folder where it was."""
-    with history.reopen(entry) as opened:
-        if opened.start.name is not None:
-            return trial.evaluate(job, opened, opened.start.name, None)
-        proposal = parse(entry.prose("proposal.md") or "")
+def _go_on(job: Job, past: Past, begun: Entry) -> Ended:
+    """From the gates on, where the evaluator goes on in the same folder; else from the reply that is stored."""
+    with history.reopen(begun) as opened:
         try:
-            if (entry.folder / "variant").exists():
-                _publish(job, opened, proposal)
-        except Failed as failed:
-            return seal(job, opened, proposal.name, failed)
-        return trial.evaluate(job, opened, proposal.name, proposal)
+            if _is_in_place(job, opened, begun):
+                job.reporter.say(f"{begun.id} was interrupted after its gates: going on with it")
+                proposal = None if opened.start.name else parse(stored_reply(begun) or "")
+                return trial.evaluate(job, opened, checked_name(begun) or "", proposal), None
+            job.reporter.say(f"{begun.id} was interrupted before its training: going on with its reply")
+            with job.desk:
+                past, turn = history.read(job.root), int(begun.id)
+                brief = policy.brief(job.root, past, job.protocol, job.seed, turn, job.desk, begun)
+        except BadInput as error:  # what was measured or answered then is not mixed with what is there now
+            put_back_orphans(job.root, past, [begun])
+            return seal(job, opened, checked_name(begun), Failed("interrupted", str(error))), None
+        earlier = totals(begun.prose("llm.jsonl") or "")["exchanges"] - 1
+        return _pursue(job, opened, brief, stored_reply(begun), job.tries - max(0, int(earlier)))
+
+
+def _is_in_place(job: Job, opened: Pass, begun: Entry) -> bool:
+    """Whether its variant has passed and has its name in variants/, which it may still have to be given."""
+    if not passed(begun):
+        return False
+    if opened.start.name is None and (opened.folder / "variant").exists():
+        try:
+            _publish(job, opened, parse(stored_reply(begun) or ""))
+        except Failed:
+            return False
+    return True
 
 
 def _baseline(job: Job) -> Entry:
@@ -116,53 +135,58 @@ def _baseline(job: Job) -> Entry:
     return entry
 
 
-def _attempts(job: Job, iterations: int) -> Iterator[Entry]:
-    """New attempts, until they are done or no model answers any more."""
+def _in_turn(job: Job, tasks: Iterable[Callable[[Job], Ended]], number: int) -> Iterator[Entry]:
+    """That many attempts, until they are done or no model answers any more."""
     silent: list[str] = []
-    with closing(as_they_end(job, repeat(_attempt, iterations))) as ended:
-        for number, (entry, unanswered) in enumerate(ended, 1):
+    with closing(as_they_end(job, tasks)) as all_ended:
+        for count, (entry, unanswered) in enumerate(all_ended, 1):
             yield entry
             silent = [*silent, str(unanswered)] if unanswered else []
             if unanswered and unanswered.fatal:
                 raise EnvironmentFault(f"no attempt after this one could do better: {unanswered}")
-            if len(silent) == _GIVE_UP_AFTER or len(silent) == number == iterations:
+            if len(silent) == _GIVE_UP_AFTER or len(silent) == count == number:
                 raise EnvironmentFault(f"no answer in {len(silent)} attempt(s) in a row: {silent[-1]}")
 
 
-def _attempt(job: Job) -> tuple[Entry, Unanswered | None]:
+def _attempt(job: Job) -> Ended:
     """One pass: a parent, a proposal that passes the gates, its score."""
     with job.desk:
         past, turn = history.read(job.root), history.next_number(job.root)
         brief = policy.brief(job.root, past, job.protocol, job.seed, turn, job.desk)
         opened = history.begin(job.root, start(job, None, brief.parent))
     with opened:
-        try:
-            proposal = _invent(job, opened, brief)
-        except Failed as failed:
-            return seal(job, opened, failed.name, failed), failed if isinstance(failed, Unanswered) else None
-        return trial.evaluate(job, opened, proposal.name, proposal), None
+        return _pursue(job, opened, brief, None, job.tries)
 
 
-def _invent(job: Job, opened: Pass, brief: Brief) -> Proposal:
+def _pursue(job: Job, opened: Pass, brief: Brief, reply: str | None, tries: int) -> Ended:
+    """From the brief to the record; a `reply` that is stored is the first of the tries."""
+    try:
+        proposal = _invent(job, opened, brief, reply, tries)
+    except Failed as failed:
+        return seal(job, opened, failed.name, failed), failed if isinstance(failed, Unanswered) else None
+    return trial.evaluate(job, opened, proposal.name, proposal), None
+
+
+def _invent(job: Job, opened: Pass, brief: Brief, reply: str | None, tries: int) -> Proposal:
     """Ask until a reply parses, applies and passes the gates; each refusal goes back with its reason."""
     setbacks: list[Setback] = []
     while True:
-        left = job.tries - len(setbacks)
-        job.reporter.stage(
-            f"{opened.id}: {proposer_of(job).name} proposes a child of {brief.parent}"
-            + (f" (try {len(setbacks) + 1})" if setbacks else "")
-        )
-        reply = _ask(job, opened, brief, setbacks, left)
+        reply = reply or _ask(job, opened, brief, setbacks, tries - len(setbacks))
         try:
             return _adopt(job, opened, brief, reply)
         except Failed as failed:
             job.reporter.say(f"{opened.id}: {failed.status}: {failed.reason}")
             setbacks.append(Setback(reply, failed.reason))
-            if len(setbacks) == job.tries:
+            reply = None
+            if len(setbacks) >= tries:
                 raise
 
 
 def _ask(job: Job, opened: Pass, brief: Brief, setbacks: list[Setback], left: int) -> str:
+    job.reporter.stage(
+        f"{opened.id}: {proposer_of(job).name} proposes a child of {brief.parent}"
+        + (f" (try {len(setbacks) + 1})" if setbacks else "")
+    )
     for name in ("patch.diff", "check.json"):  # of the reply before this one
         (opened.folder / name).unlink(missing_ok=True)
     shutil.rmtree(opened.folder / "variant", ignore_errors=True)

@@ -1,6 +1,7 @@
 """What the commands print: tables for people, one JSON document for programs, sentences on stderr."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,15 @@ def print_done(out: Console, root: Path, done: list[Entry], *, in_full: bool = F
             out.print(grid)
     where = escape(str(root / "history"))
     out.print(f"\nRead on: `agent show {done[-1].id}`, `agent list`; the files are in {where}")
+
+
+def without_a_score(done: Sequence[Entry]) -> str | None:
+    """That none of the attempts got a score, and how they ended; None where one did."""
+    made = [entry.status for entry in done if entry.about and entry.about.proposer and entry.status != "interrupted"]
+    if not made or "scored" in made:
+        return None
+    ended = ", ".join(f"{count} {status}" for status, count in sorted(Counter(made).items()))
+    return f"none of the {len(made)} attempts got a score: {ended}" if len(made) > 1 else f"the attempt got no score: {made[0]}"
 
 
 def print_replay(done: Replay) -> None:

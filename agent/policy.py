@@ -59,14 +59,15 @@ class Brief:
     desk: Desk  # where a proposer that is quick can hold a name before another attempt does
 
 
-def brief(root: Path, past: Past, protocol: ProtocolInfo, seed: int, turn: int, desk: Desk) -> Brief:
-    """The brief of pass number `turn`: the same history, attempts in flight, seed and turn give the same brief."""
+def brief(
+    root: Path, past: Past, protocol: ProtocolInfo, seed: int, turn: int, desk: Desk, begun: Entry | None = None
+) -> Brief:
+    """The brief of pass number `turn`: the same history, attempts in flight, seed and turn give the same brief.
+
+    One that was `begun` before keeps its parent.
+    """
     number = seed_of(seed, turn)
-    candidates = parents(root, past, protocol)
-    if not candidates:
-        raise BadInput(f"nothing to start from: no scored variant under {protocol.name} is in history/")
-    parent = choose(candidates, past, random.Random(number))
-    name = parent.name or ""
+    name = _parent_of(begun, root, past, protocol) if begun else _new_parent(root, past, protocol, number)
     held, lines = desk.proposals(), imported(past)
     names = frozenset(made.name for made in held.values())
     return Brief(
@@ -83,6 +84,23 @@ def brief(root: Path, past: Past, protocol: ProtocolInfo, seed: int, turn: int, 
         number,
         desk,
     )
+
+
+def _new_parent(root: Path, past: Past, protocol: ProtocolInfo, number: int) -> str:
+    candidates = parents(root, past, protocol)
+    if not candidates:
+        raise BadInput(f"nothing to start from: no scored variant under {protocol.name} is in history/")
+    return choose(candidates, past, random.Random(number)).name or ""
+
+
+def _parent_of(begun: Entry, root: Path, past: Past, protocol: ProtocolInfo) -> str:
+    """Its parent as it was when that entry was begun, or BadInput: a reply fits no other source."""
+    name = (begun.start.parent if begun.start else None) or ""
+    if name not in variants.names(root):
+        raise BadInput(f"its parent {name} is no longer in variants/")
+    if name not in {parent.name for parent in parents(root, past.until(begun.id), protocol)}:
+        raise BadInput(f"its parent variants/{name} is no longer the source that it was begun with")
+    return name
 
 
 def seed_of(*parts: object) -> int:
@@ -128,7 +146,9 @@ def choose(candidates: Sequence[Entry], past: Past, rng: random.Random) -> Entry
 
 def _freshness(parent: Entry, past: Past) -> float:
     children = [
-        entry.attempt for entry in past.entries if entry.attempt and entry.attempt.parent == parent.name
+        entry.attempt
+        for entry in past.entries
+        if entry.attempt and entry.attempt.parent == parent.name and entry.status != "interrupted"
     ]
     under_way = sum(entry.running and entry.start.parent == parent.name for entry in past.entries if entry.start)
     wasted = sum(child.status != "scored" or child.versus_parent == "worse" for child in children)
@@ -205,5 +225,6 @@ def _unanswered(entry: Entry) -> bool:
 
 def tried(past: Past, elsewhere: Iterable[str]) -> frozenset[str]:
     """Names of all that was proposed here or in what was imported."""
-    here = {e.name for e in past.entries if e.name and e.attempt and e.attempt.kind == "attempt"}
+    ended = [e for e in past.entries if e.attempt and e.attempt.kind == "attempt" and e.status != "interrupted"]
+    here = {entry.name for entry in ended if entry.name}
     return frozenset(here.union(elsewhere))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .threads import Leash, Stopped
+from .threads import Leash, Stopped, aside
 
 _LINE_LIMIT = 1 << 20
 _OUTPUT_LIMIT = 16 << 20
@@ -54,8 +54,8 @@ def run(
     With `on_line` each line of stdout is handed over and not kept; stderr goes to `log`, both bounded. Raises
     `Stopped` where another thread has pulled the `leash`.
     """
-    with leash or Leash() as held:
-        return _run(command, environment, bounds, log, on_line, held)
+    held = leash or Leash()
+    return aside(lambda: _run(command, environment, bounds, log, on_line, held), held.pull)
 
 
 def _run(
@@ -66,24 +66,25 @@ def _run(
     on_line: Callable[[str], None] | None,
     leash: Leash,
 ) -> Ended:
-    child = subprocess.Popen(
-        command,
-        env=dict(environment),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        preexec_fn=_die_with(os.getpid()) if sys.platform == "linux" else None,
-    )
-    reader = _Reader(child, log, on_line)
-    try:
-        late = reader.drain(bounds, leash)
-    except BaseException:
-        _end(child, at_once=True)
-        raise
-    finally:
-        reader.close()
-    return Ended(_end(child, at_once=late is not None), reader.output, reader.complaint, late)
+    with leash:
+        child = subprocess.Popen(
+            command,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            preexec_fn=_die_with(os.getpid()) if sys.platform == "linux" else None,
+        )
+        reader = _Reader(child, log, on_line)
+        try:
+            late = reader.drain(bounds, leash)
+        except BaseException:
+            _end(child, at_once=True)
+            raise
+        finally:
+            reader.close()
+        return Ended(_end(child, at_once=late is not None), reader.output, reader.complaint, late)
 
 
 def _die_with(parent: int) -> Callable[[], None]:

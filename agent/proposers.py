@@ -71,7 +71,8 @@ class Manual:
 
     def propose(self, brief: Brief, setbacks: Sequence[Setback], tries_left: int, folder: Path) -> str:
         messages = _conversation(self.root, brief, setbacks, tries_left)
-        number = f"-{len(setbacks) + 1}" if setbacks else ""
+        numbers = ("", *(f"-{number}" for number in range(2, 100)))  # those that are taken were of an earlier try
+        number = next(number for number in numbers if not (folder / f"prompt{number}.md").exists())
         prompt, answer = folder / f"prompt{number}.md", folder / f"answer{number}.md"
         write_whole(prompt, prompts.as_text(messages))
         self.say(f"The prompt is in {prompt}\nWaiting for the answer in {answer} (Ctrl-C gives up) ...")

@@ -22,9 +22,9 @@ VERSION = 1
 """Of attempt.json and start.json; raised when an older program could misread a newer entry."""
 
 Kind = Literal["attempt", "replay", "imported"]
-Failure = Literal["reply-failed", "patch-failed", "check-failed", "train-failed", "audit-failed"]
+Failure = Literal["reply-failed", "patch-failed", "check-failed", "train-failed", "audit-failed", "interrupted"]
 Status = Literal[
-    "scored", "reply-failed", "patch-failed", "check-failed", "train-failed", "audit-failed", "imported"
+    "scored", "reply-failed", "patch-failed", "check-failed", "train-failed", "audit-failed", "interrupted", "imported"
 ]
 Versus = Literal["better", "worse", "within noise", "unknown"]
 
@@ -56,7 +56,7 @@ class Attempt(Start):
     """attempt.json: written last, it makes the entry whole."""
 
     status: Status
-    success: bool | None  # None: an imported record that does not say
+    success: bool | None  # None: interrupted, or an imported record that does not say
     error: str | None
     versus_parent: Versus
     noise: (

@@ -8,11 +8,13 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from . import variants
 from .history import Entry, Past
 from .text import one_line
+from .threads import aside
 
 _QUIET = (
     "-c",
@@ -28,6 +30,14 @@ _QUIET = (
     "-c",
     "advice.detachedHead=false",
 )
+_UNDER_WAY = {
+    "MERGE_HEAD": "a merge",
+    "CHERRY_PICK_HEAD": "a cherry-pick",
+    "REVERT_HEAD": "a revert",
+    "rebase-merge": "a rebase",
+    "rebase-apply": "a rebase, or `git am`,",
+    "BISECT_LOG": "a bisection",
+}
 _LOOKED_THROUGH = 50  # commits that changed a variant
 _PATIENCE = 3.0  # seconds for a neighbour to give back the index
 
@@ -52,23 +62,19 @@ class Repo:
 
     def commit(self, entry: Entry) -> None:
         """Commit `history/ID` and, where it was scored, the source in `variants/NAME`; nothing else."""
-        paths = [f"history/{entry.id}", *_source_paths(self.root, entry)]
-        _wait_for_index(self.root)
-        _must(self.root, "add", "--", *paths)
-        if _git(self.root, "diff", "--cached", "--quiet", "--", *paths).returncode == 0:
-            return
-        _must(
-            self.root,
-            *self.identity,
-            "commit",
-            "--quiet",
-            "--no-verify",
-            "--only",
-            "--message",
-            _message(entry),
-            "--",
-            *paths,
-        )
+        sources = _source_paths(self.root, entry)
+        paths = [f"history/{entry.id}", *sources]
+        _expect_idle(self.root)
+        staged = _git(self.root, "diff", "--cached", "--name-only", "--relative", "-z", "--", *sources).stdout.split("\0")
+        try:
+            _must(self.root, "add", "--", *paths)
+            if _git(self.root, "diff", "--cached", "--quiet", "--", *paths).returncode == 0:
+                return
+            commit = ("commit", "--quiet", "--no-verify", "--only", "--message", _message(entry))
+            _must(self.root, *self.identity, *commit, "--", *paths)
+        except GitError:  # what we staged must not get into a commit of the user's
+            _git(self.root, "reset", "--quiet", "--", *(path for path in paths if path not in staged))
+            raise
 
     def uncommitted(self, entries: Iterable[Entry]) -> list[Entry]:
         """The sealed entries that no commit holds yet."""
@@ -136,7 +142,8 @@ def catch_up(repo: Repo | None, past: Past, say: Callable[[str], None]) -> None:
             repo.commit(left[0])
             left = left[1:]
     except GitError as error:  # what stops one will stop the others
-        say(f"{len(left) or 'some'} earlier entries are not committed: {error}")
+        which = f"{left[0].id} is" if len(left) == 1 else f"{len(left) or 'some'} earlier entries are"
+        say(f"{which} not committed: {error}")
 
 
 def holds_source(root: Path, entry: Entry) -> bool:
@@ -176,8 +183,13 @@ def _message(entry: Entry) -> str:
     return f"{title}, {entry.status}{lesson}"
 
 
-def _wait_for_index(root: Path) -> None:
-    lock = root / _must(root, "rev-parse", "--git-path", "index.lock").strip()
+def _expect_idle(root: Path) -> None:
+    """Nobody else is at work in the checkout; what would be committed amid a rebase goes when that is given up."""
+    folder = root / _must(root, "rev-parse", "--git-dir").strip()
+    for name, what in _UNDER_WAY.items():
+        if (folder / name).exists():
+            raise GitError(f"{what} is under way in this checkout")
+    lock = folder / "index.lock"
     end = time.monotonic() + _PATIENCE
     while lock.exists() and time.monotonic() < end:
         time.sleep(0.05)
@@ -188,8 +200,9 @@ def _wait_for_index(root: Path) -> None:
 def _must(root: Path, *arguments: str) -> str:
     done = _git(root, *arguments)
     if done.returncode != 0:
-        lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-        raise GitError(f"git: {one_line(lines[0] if lines else f'exit status {done.returncode}')}")
+        lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip() and not line.startswith("hint:")]
+        said = lines[0] if lines and lines[0].startswith(("fatal:", "error:")) else " ".join(lines)
+        raise GitError(f"git: {one_line(said or f'exit status {done.returncode}').rstrip('.')}")
     return done.stdout
 
 
@@ -198,16 +211,19 @@ def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     environment |= {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", "GIT_EDITOR": "true"}
     try:
-        return subprocess.run(
-            ["git", *_QUIET, *arguments],
-            cwd=root,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=120,
-            start_new_session=True,
+        return aside(
+            partial(
+                subprocess.run,
+                ["git", *_QUIET, *arguments],
+                cwd=root,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=120,
+                start_new_session=True,
+            )
         )
     except FileNotFoundError:
         raise GitError("git is not installed, so nothing is committed; the files are all there") from None

@@ -10,7 +10,7 @@ from itertools import takewhile
 from typing import TypeVar
 
 from .job import Job
-from .threads import Leash, on_a_thread
+from .threads import Leash, aside, on_a_thread
 
 T = TypeVar("T")
 Share = Mapping[str, str]
@@ -43,7 +43,7 @@ def as_they_end(job: Job, tasks: Iterable[Callable[[Job], T]]) -> Generator[T, N
         for slot in slots:
             slot.reporter.rest()
         if cut_off and len(slots) > 1:
-            job.reporter.say(f"{cut_off} under way: for the next run to take up, or to pass over")
+            job.reporter.say(f"{cut_off} under way: for the next run to take up")
 
 
 def _slot(job: Job, share: Share, leash: Leash) -> Job:
@@ -73,7 +73,7 @@ def _gpus() -> list[str]:
 def _count() -> int:
     """How many GPUs the driver lists; no driver, no GPU."""
     try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60)
+        listed = aside(partial(subprocess.run, ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60))
     except (OSError, subprocess.TimeoutExpired):
         return 0
     return sum(line.startswith("GPU ") for line in listed.stdout.splitlines()) if listed.returncode == 0 else 0

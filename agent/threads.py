@@ -26,6 +26,18 @@ def on_a_thread(work: Callable[[], T]) -> "Future[T]":
     return result
 
 
+def aside(work: Callable[[], T], stop: Callable[[], None] = lambda: None) -> T:
+    """What `work` returns, done on another thread: Ctrl-C in the middle of a fork is lost, and leaves locks held.
+
+    Where it comes meanwhile, `stop` has the work end.
+    """
+    try:
+        return on_a_thread(work).result()
+    except KeyboardInterrupt:
+        stop()
+        raise
+
+
 class Leash:
     """Holds the commands that several threads run: once it is pulled, none begins and none is left.
 

@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from agent.evaluate import Evaluator
-from agent.exchange import Answer, LLMError, Message
+from agent.exchange import Answer, Message
 from agent.job import Job
 from agent.progress import Reporter
 from agent.proposers import Prompted, Proposer
@@ -93,7 +93,7 @@ def reply(name: str, *, mark: str = "", search: str = "    return v", title: str
 class Script:
     """A model that answers from a list, and keeps what it was asked."""
 
-    answers: Sequence[str | LLMError]
+    answers: Sequence[str | BaseException]
     asked: list[list[Message]] = field(default_factory=list)
 
     def __call__(self, messages: Sequence[Message]) -> Answer:
@@ -101,7 +101,7 @@ class Script:
             return Answer("It helped a little.\n\nMore words.\n", 10, 5, None)
         self.asked.append(list(messages))
         answer = self.answers[len(self.asked) - 1]
-        if isinstance(answer, LLMError):
+        if isinstance(answer, BaseException):
             raise answer
         return Answer(answer, 100, 50, 0.001)
 
@@ -115,7 +115,7 @@ def make_job(root: Path) -> Iterator[MakeJob]:
     said = Console(file=open(root.parent / "said.txt", "w"), width=200)  # noqa: SIM115
 
     def make(
-        answers: Sequence[str | LLMError] | Proposer = (), *, seed: int = 0, tries: int = 3, commit: bool = False
+        answers: Sequence[str | BaseException] | Proposer = (), *, seed: int = 0, tries: int = 3, commit: bool = False
     ) -> Job:
         evaluator = Evaluator("cpu", "off")
         proposer = Prompted(root, "openai", "scripted", Script(answers)) if isinstance(answers, list | tuple) else answers

@@ -94,6 +94,22 @@ def test_a_run_that_no_server_answers_ends_with_a_sentence(root: Path, httpserve
     assert document(agent(root, "list", "--json"))[1]["status"] == "reply-failed"  # type: ignore[index]
 
 
+@pytest.mark.parametrize(
+    ("replies", "status", "told"),
+    [
+        (["no proposal", reply("bad", mark="train-failed")], 1, "agent: none of the 2 attempts got a score: 1 reply-failed, 1 train-failed"),
+        (["no proposal"], 1, "agent: the attempt got no score: reply-failed"),
+        (["no proposal", reply("good")], 0, ""),
+        ([], 0, ""),
+    ],
+)
+def test_a_run_that_brought_no_score_ends_with_1(scored: Path, httpserver: HTTPServer, replies: list[str], status: int, told: str) -> None:
+    serve(httpserver, replies)
+    url = httpserver.url_for("/v1")
+    done = agent(scored, "run", "--iterations", f"{len(replies)}", "--tries", "1", "--model", "m", "--base-url", url)
+    assert (done.exit_code, done.stderr.strip()) == (status, told)
+
+
 def test_the_lists(scored: Path) -> None:
     (row,) = document(agent(scored, "list", "--json"))  # type: ignore[misc]
     assert {"id", "name", "kind", "status", "success", "versus_parent", "parent", "proposer", "protocol", "scores"} <= set(row)

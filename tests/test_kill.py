@@ -115,6 +115,28 @@ def test_a_run_goes_on(checkout: Path, parallel: int) -> None:
     assert len(after) > len(before)
 
 
+@pytest.mark.parametrize("stage", ["proposal", "gates"])
+def test_a_kill_before_the_training_leaves_nothing_behind(checkout: Path, stage: str) -> None:
+    finish(checkout, "score", "delta_net")
+    (checkout / "hang-gates").touch()
+    command = ("run", "--proposer", "manual" if stage == "proposal" else "catalogue")
+    child = agent(checkout, *command)
+    entry, told = checkout / "history" / "0001", {"proposal": "prompt.md", "gates": "patch.diff"}[stage]
+    end = time.monotonic() + 60
+    while not (entry / told).exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    os.killpg(child.pid, signal.SIGKILL)
+    child.communicate()
+    (checkout / "hang-gates").unlink()
+    before = (entry / told).read_bytes()
+    finish(checkout, "run", "--iterations", "0", "--proposer", "catalogue")
+    (found,) = (entry for entry in history.read(checkout).entries if entry.id == "0001")
+    assert (found.status, (entry / told).read_bytes()) == ("interrupted" if stage == "proposal" else "scored", before)
+    assert git(checkout, "status", "--porcelain", "history", "variants") == ""
+    again = agent(checkout, "run", "--iterations", "0", "--proposer", "catalogue")
+    assert "0001" not in again.communicate()[0]
+
+
 def test_an_import_goes_on(checkout: Path) -> None:
     files = [checkout.parent / f"record_{number}.txt" for number in range(12)]
     for number, file in enumerate(files):
@@ -123,7 +145,7 @@ def test_an_import_goes_on(checkout: Path) -> None:
     before = kill_often(checkout, max(2, TORTURE // 4), 1.5, *command)
     after = finish(checkout, *command)
     assert before.items() <= after.items()
-    assert len(after) == len(files)  # none is lost, none is there twice
+    assert sum(b'"status": "imported"' in record for record in after.values()) == len(files)  # none is lost, none is there twice
 
 
 def test_a_recorded_replay_goes_on(checkout: Path) -> None:

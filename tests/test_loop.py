@@ -154,29 +154,6 @@ def test_three_silences_in_a_row_end_the_run(root: Path, make_job: MakeJob) -> N
     assert [entry.status for entry in history.read(root).entries] == ["scored", *["reply-failed"] * 3]
 
 
-def test_the_environment_ends_the_run_and_the_next_one_goes_on(
-    root: Path, make_job: MakeJob, said: Callable[[], str]
-) -> None:
-    with pytest.raises(EnvironmentFault, match="No space left on device"):
-        list(loop.run(make_job([reply("child", mark="environment")]), 1))
-    assert [entry.status for entry in history.read(root).entries] == ["scored", "interrupted"]
-    source = root / "variants" / "child" / "naive.py"
-    source.write_text(source.read_text().replace("environment", "none"))
-    (entry,) = loop.run(make_job(), 0)
-    assert (entry.id, entry.name, entry.status) == ("0001", "child", "scored")
-    assert "0001 was interrupted after its gates: going on with it" in said()
-
-
-def test_what_was_interrupted_under_other_settings_is_passed_over_and_frees_its_name(
-    root: Path, make_job: MakeJob, said: Callable[[], str]
-) -> None:
-    with pytest.raises(EnvironmentFault):
-        list(loop.run(make_job([reply("child", mark="environment")]), 1))
-    assert list(loop.run(make_job([reply("child")], seed=1), 1))[-1].name == "child"
-    assert "passed over: 0001" in said()
-    assert (root / "history" / "0001" / "variant" / "naive.py").exists()
-
-
 def test_a_parent_that_was_edited_since_it_was_scored_is_scored_again_first(
     root: Path, make_job: MakeJob, said: Callable[[], str]
 ) -> None:

@@ -200,8 +200,7 @@ def test_a_fatal_error_ends_all_and_the_next_run_goes_on_with_them(root: Path, m
     assert evaluators(root) == []
     left = ["interrupted", "interrupted", "reply-failed", "scored"]  # a thread lets go of its entry after its command has ended
     assert settled(lambda: sorted(entry.status for entry in history.read(root).entries) == left)
-    for source in root.glob("variants/child_*/naive.py"):
-        source.write_text(source.read_text().replace("slow=1", "none"))
+    (root / "mended").touch()
     done = list(loop.run(at_once(make_job(), 2), 0))
     assert [entry.status for entry in done] == ["scored"] * 2
     assert len(history.read(root).entries) == 4

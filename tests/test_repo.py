@@ -1,5 +1,6 @@
 """git follows the files: one commit an entry, nothing else touched, and every refusal of git is told and fine."""
 
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -127,6 +128,61 @@ def test_a_foreign_lock_is_told_and_caught_up(
     lock.unlink()
     list(loop.run(make_job(commit=True), 0))
     assert git(checkout, "log", "-1", "--format=%s") == "attempt 0000: delta_net, scored\n"
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "told"),
+    [
+        (("merge", "other"), ("merge", "--abort"), "a merge is under way in this checkout"),
+        (("cherry-pick", "other"), ("cherry-pick", "--abort"), "a cherry-pick is under way in this checkout"),
+        (("revert", "HEAD~1"), ("revert", "--abort"), "a revert is under way in this checkout"),
+        (("rebase", "other"), ("rebase", "--abort"), "a rebase is under way in this checkout"),
+        (("bisect", "start", "HEAD", "HEAD~2"), ("bisect", "reset"), "a bisection is under way in this checkout"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_what_the_user_has_half_done_is_left_alone_and_caught_up(
+    checkout: Path, make_job: MakeJob, said: Callable[[], str], begin: tuple[str, ...], end: tuple[str, ...], told: str
+) -> None:
+    contract = checkout / "prompts" / "contract.md"
+    for branch, text in (("other", "theirs"), ("main", "before"), ("main", "ours")):
+        git(checkout, "checkout", "--quiet", *(["-b"] if branch == "other" else []), branch)
+        contract.write_text(text)
+        git(checkout, "commit", "--quiet", "--all", "--message", text)
+    subprocess.run(["git", *begin], cwd=checkout, capture_output=True)
+    before = git(checkout, "status", "--porcelain", "--untracked-files=no")
+    list(loop.run(make_job(commit=True), 0))
+    assert f"0000 is recorded but not committed: {told}; the next start tries again\n" in said()
+    assert git(checkout, "status", "--porcelain", "--untracked-files=no") == before
+    git(checkout, *end)
+    list(loop.run(make_job(commit=True), 0))
+    assert git(checkout, "log", "--format=%s", "main").splitlines()[:2] == ["attempt 0000: delta_net, scored", "ours"]
+    assert git(checkout, "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize("staged", [True, False])
+def test_a_commit_that_git_refuses_leaves_nothing_staged(
+    checkout: Path, make_job: MakeJob, said: Callable[[], str], staged: bool
+) -> None:
+    lock = checkout / ".git" / "refs" / "heads" / "main.lock"
+    lock.touch()
+    with (checkout / "variants" / "delta_net" / "naive.py").open("a") as file:
+        file.write("# mine\n")
+    if staged:
+        git(checkout, "add", "variants")
+    before = git(checkout, "status", "--porcelain", "--untracked-files=no")
+    list(loop.run(make_job(commit=True), 0))
+    assert "0000 is recorded but not committed: git: fatal: cannot lock ref 'HEAD'" in said()
+    assert git(checkout, "status", "--porcelain").splitlines() == [*before.splitlines(), "?? history/"]
+    lock.unlink()
+    list(loop.run(make_job(commit=True), 0))
+    assert git(checkout, "status", "--porcelain") == ""
+
+
+def test_a_history_that_git_ignores_is_named(checkout: Path, make_job: MakeJob, said: Callable[[], str]) -> None:
+    (checkout / ".gitignore").write_text("history/\n")
+    list(loop.run(make_job(commit=True), 0))
+    assert "The following paths are ignored by one of your .gitignore files: history; the next start" in said()
 
 
 def test_hooks_signing_and_gits_environment_do_not_interfere(

@@ -1,5 +1,6 @@
 """Marks in a variant's source tell it what to do: `# stub: reject`, `duplicate`, `crash`, `hang`, `train-failed`,
-`audit-failed`, `slow`, `environment`, `partial`, `score=0.5`, `environ` (leaves its environment behind)."""
+`audit-failed`, `slow`, `environment`, `gates-environment`, `partial`, `score=0.5`, `environ` (leaves its environment
+behind). Files beside variants/ do so for all of them: `hang`, `hang-gates`; `mended` ends `slow` and ..`environment`."""
 
 import argparse
 import csv
@@ -71,7 +72,12 @@ def check(args: argparse.Namespace) -> int:
     if not path.exists():
         print(f"{path} does not exist", file=sys.stderr)
         return 2
-    marks = _marks(path)
+    marks = _marks(path, Path(args.against).parent if args.against else path.parents[1])
+    if args.against and (Path(args.against).parent / "hang-gates").exists():
+        time.sleep(600)
+    if "gates-environment" in marks:
+        print("[Errno 28] No space left on device", file=sys.stderr)
+        return 3
     if "check-crash" in marks:
         os.kill(os.getpid(), 9)
     against = ("reject", "duplicate") if args.against else ("reject",)
@@ -86,12 +92,12 @@ def check(args: argparse.Namespace) -> int:
 
 def score(args: argparse.Namespace) -> int:
     path, out = Path(args.what), args.out
-    marks = _marks(path)
+    marks = _marks(path, path.parents[1])
     args.digest = _digest(path)  # of what is trained, whatever becomes of the file meanwhile
     print(f"training {path.name}", file=sys.stderr)
     if "environ" in marks:
         (out / "environ.json").write_text(json.dumps(dict(os.environ)))
-    if "hang" in marks or (path.parents[1] / "hang").exists():  # a file beside variants/ has all of them hang
+    if "hang" in marks or (path.parents[1] / "hang").exists():
         time.sleep(600)
     if "crash" in marks:
         raise RuntimeError("a bug in the evaluator")
@@ -167,10 +173,12 @@ def _evaluation(args: argparse.Namespace, path: Path, out: Path, done: dict[str,
     part.replace(out / "evaluation.json")
 
 
-def _marks(path: Path) -> dict[str, str]:
+def _marks(path: Path, root: Path) -> dict[str, str]:
     source = (path / "naive.py" if path.is_dir() else path).read_text()
     found = [line.split("# stub:")[1].strip() for line in source.splitlines() if "# stub:" in line]
-    return {mark.partition("=")[0]: mark.partition("=")[2] for mark in found}
+    marks = {mark.partition("=")[0]: mark.partition("=")[2] for mark in found}
+    mended = ("slow", "environment", "gates-environment") if (root / "mended").exists() else ()
+    return {mark: value for mark, value in marks.items() if mark not in mended}
 
 
 def _digest(path: Path) -> str:
