@@ -20,6 +20,7 @@ from .repo import GitError, Repo, open_repo
 from .settings import DEFAULT_SERVER, Settings
 from .slots import shares
 from .text import one_line
+from .threads import aside
 
 _LONGEST_KEY = 8192  # servers take no header that is longer
 
@@ -123,7 +124,7 @@ def _model(settings: Settings, say: Callable[[str], None]) -> Model:
         raise EnvironmentFault(f"what the environment says of proxies, certificates or headers cannot be used: {why}") from None
     try:
         if settings.iterations:
-            model.look()
+            aside(model.look)
     except LLMError as error:
         raise EnvironmentFault(str(error)) from None
     return model
