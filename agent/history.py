@@ -15,6 +15,7 @@ from .errors import BadInput, EnvironmentFault
 from .files import read_text, sync_folder, unreadable, write_whole
 from .recordfile import read_record, why
 from .records import Attempt, CheckReport, Evaluation, Score, Start, mean_score
+from .runs import check_runs
 from .text import one_line, printable
 
 ID = re.compile(r"r?[0-9]{4,9}")
@@ -142,12 +143,27 @@ def load(folder: Path) -> Entry:
     attempt = read_record(folder / "attempt.json", Attempt)
     start = attempt or read_record(folder / "start.json", Start)
     _check_identity(folder, start)
-    measured = attempt is not None and attempt.status in ("scored", "train-failed", "audit-failed")
-    evaluation = read_record(folder / "evaluation.json", Evaluation) if measured else None
-    if attempt is not None and attempt.status == "scored" and evaluation is None:
-        raise ValueError("attempt.json says scored, but evaluation.json is missing")
+    evaluation = _evaluation(folder, attempt) if attempt else None
     running = attempt is None and _is_locked(folder / "start.json")
     return Entry(folder.name, folder, start, attempt, evaluation, running)
+
+
+def _evaluation(folder: Path, attempt: Attempt) -> Evaluation | None:
+    """What was measured; of a scored entry the one that its runs bear out."""
+    if attempt.status not in ("scored", "train-failed", "audit-failed"):
+        return None
+    found = read_record(folder / "evaluation.json", Evaluation)
+    if attempt.status != "scored":
+        return found
+    if found is None:
+        raise ValueError("attempt.json says scored, but evaluation.json is missing")
+    if found.status not in ("scored", "partial"):
+        raise ValueError(f"attempt.json says scored, but evaluation.json {found.status}")
+    if found.protocol.name != attempt.protocol:
+        protocols = (one_line(str(name), 40) for name in (attempt.protocol, found.protocol.name))
+        raise ValueError("attempt.json says that the protocol is {}, but evaluation.json {}".format(*protocols))
+    check_runs(folder, found)
+    return found
 
 
 def _check_identity(folder: Path, start: Start | None) -> None:
