@@ -104,7 +104,8 @@ class Past:
             if problem.startswith(f"history/{wanted}:"):
                 raise BadInput(problem)
         named = [entry.id for entry in self.entries if entry.name == PurePath(text).name]
-        hint = f"the entries of that name are {', '.join(named)}" if named else "`agent list` shows them all"
+        hint = "`agent list` shows them all" if self.entries else "it holds none that can be read"
+        hint = f"the entries of that name are {', '.join(named)}" if named else hint
         raise BadInput(f"there is no entry {one_line(text, 120)!r} in history/; {hint}")
 
     def until(self, entry_id: str) -> "Past":

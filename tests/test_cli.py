@@ -278,6 +278,23 @@ def test_a_folder_without_a_history_is_told_in_one_sentence(root: Path) -> None:
         assert (done.exit_code, done.stderr) == (0, f"there is no history/ in {root}: `agent run` makes the first\n")
     (root / "history").mkdir()
     assert agent(root, "list").stderr == f"history/ holds no attempt in {root}: `agent run` makes the first\n"
+    (root / "history" / "0000").mkdir()
+    told = agent(root, "list").stderr.splitlines()
+    assert told == ["history/0000: is empty; passed over", f"history/ holds no attempt that can be read in {root}: `agent run` makes one"]
+    assert "'0007' in history/; it holds none that can be read" in agent(root, "show", "0007").stderr
+
+
+def test_a_folder_that_is_no_project_is_told_alike_by_all(root: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    told = f"agent: there is no {elsewhere}/variants: --root needs the project's variants/\n"
+    for command in (["list"], ["list", "--csv"], ["list", "--json"], ["run"], ["score", "delta_net"]):
+        done = agent(elsewhere, *command)
+        assert (done.exit_code, done.stderr.endswith(told)) == (2, True)
+    (elsewhere / "variants").mkdir()
+    for command in ("list", "run"):
+        done = agent(elsewhere, command)
+        assert (done.exit_code, "variants/delta_net is no variant: it holds no naive.py" in done.stderr) == (2, True)
 
 
 def test_a_rejection_is_one_json_document_too(root: Path) -> None:
