@@ -15,9 +15,9 @@ from uuid import uuid4
 from pydantic import ValidationError
 
 from .errors import BadInput, EnvironmentFault
-from .files import read_text, sync_folder, unreadable, write_whole
+from .files import is_locked, read_text, sync_folder, unreadable, write_whole
 from .recordfile import read_record, why
-from .records import Attempt, CheckReport, Evaluation, Score, Start, mean_score
+from .records import COLUMNS, Attempt, CheckReport, Evaluation, Score, Start, mean_score
 from .runs import check_runs
 from .text import one_line, printable
 
@@ -120,12 +120,20 @@ def read(root: Path) -> Past:
     for folder in sorted(_entries(root), key=lambda path: _order(path.name)):
         try:
             entries.append(load(folder))
-            problems += [f"history/{folder.name}: {one_line(name, 60)} cannot be read; left out" for name in unreadable(folder)]
+            problems += [f"history/{folder.name}: {left_out}; left out" for left_out in _left_out(entries[-1])]
         except (ValidationError, ValueError, OSError) as error:
             problems.append(f"history/{folder.name}: {why(error)}; passed over")
     strangers = [path.name for path in _visible(root) if not ID.fullmatch(path.name) and path.is_dir()]
     problems += [f"history/{one_line(name, 60)}: not the name of an entry; passed over" for name in strangers]
     return Past(tuple(entries), tuple(problems))
+
+
+def _left_out(entry: Entry) -> list[str]:
+    """What is wrong with files of an entry without which it still is one."""
+    told = {name: f"{one_line(name, 60)} cannot be read" for name in unreadable(entry.folder)}
+    if entry.is_imported and (entry.prose("results.csv") or "").splitlines()[:1] != [",".join(["name", *COLUMNS])]:
+        told.setdefault("results.csv", "results.csv is missing, or not the table that was imported")
+    return list(told.values())
 
 
 def _visible(root: Path) -> list[Path]:
@@ -158,7 +166,7 @@ def load(folder: Path) -> Entry:
         raise ValueError(f"its record says that it is {one_line(start.id, 40)}: a copy?")
     attempt = start if isinstance(start, Attempt) else None
     evaluation = _evaluation(folder, attempt) if attempt else None
-    return Entry(folder.name, folder, start, attempt, evaluation, attempt is None and _is_locked(folder / "start.json"))
+    return Entry(folder.name, folder, start, attempt, evaluation, attempt is None and is_locked(folder / "start.json"))
 
 
 def _evaluation(folder: Path, attempt: Attempt) -> Evaluation | None:
@@ -185,21 +193,6 @@ def read_check(folder: Path) -> CheckReport | None:
         return read_record(folder / "check.json", CheckReport)
     except (ValueError, OSError):
         return None
-
-
-def _is_locked(path: Path) -> bool:
-    """Whether a living process holds `path`; it lets go by dying, however it dies."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 @contextmanager

@@ -219,6 +219,17 @@ def test_an_entry_holds_the_record_verbatim_its_table_and_its_insight(root: Path
     assert (about["kind"], about["status"], about["name"], about["success"]) == ("imported", "imported", "wider_net", True)
 
 
+def test_a_table_that_is_gone_is_told_and_what_else_the_entry_holds_is_not_lost(root: Path) -> None:
+    table = root / "history" / (bring(root, one=record())["one"].id or "") / "results.csv"
+    for damage in (lambda: table.write_text("no table"), table.unlink, table.mkdir):
+        damage()
+        past = history.read(root)
+        assert [(row.name, row.lesson) for row in listing.rows(past)] == [("wider_net", INSIGHT.splitlines()[0])]
+        (problem,) = past.problems
+        assert problem.startswith("history/0000: results.csv ")
+        assert problem.endswith("; left out")
+
+
 def test_equal_rows_of_many_records_are_listed_once_with_their_sources(root: Path) -> None:
     bring(root, one=record(), two=record(PLAIN, name="newer_net"), three=record(PLAIN.replace("0.41", "0.43"), name=None))
     rows = listing.rows(history.read(root))
