@@ -103,7 +103,7 @@ def list_(
         raise BadInput("--json and --csv: choose one of them")
     past = _past(root)
     if not past.entries:
-        say_empty(root)
+        say_empty(root, past)
     past = past if at is None else past.until(at)
     found = listing.rows(past)
     rows = [row for row in found if protocol in (None, row.protocol)]

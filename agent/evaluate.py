@@ -17,6 +17,7 @@ from .files import append_line, read_bounded
 from .process import Bounds, Ended
 from .recordfile import why
 from .records import CheckReport, Evaluation, ProtocolInfo, Record, now
+from .runs import check_runs
 from .text import one_line
 from .threads import Leash
 
@@ -148,14 +149,20 @@ def environment() -> dict[str, str]:
 
 
 def read_evaluation(folder: Path, ended: Ended | None = None) -> Evaluation:
-    """The evaluation that stands in `folder`."""
+    """The evaluation that stands in `folder`; what may be recorded as scores its runs must bear out."""
     try:
-        return Evaluation.model_validate_json(read_bounded(folder / "evaluation.json", _RECORD_LIMIT))
+        found = Evaluation.model_validate_json(read_bounded(folder / "evaluation.json", _RECORD_LIMIT))
     except (FileNotFoundError, NotADirectoryError):
         told = f": {_last_line(ended)}" if ended else ""
         raise EvaluationFailed(f"the evaluator left no evaluation.json{told}") from None
     except ValidationError as error:
         raise EvaluationFailed(f"{folder / 'evaluation.json'} is no evaluation: {why(error)}") from error
+    if found.status in ("scored", "partial"):
+        try:
+            check_runs(folder, found)
+        except ValueError as error:
+            raise EvaluationFailed(str(error)) from error
+    return found
 
 
 def ended_evaluation(folder: Path) -> Evaluation:

@@ -1,6 +1,7 @@
 """Writes that a kill or a full disk cannot leave half done, and reads that are bounded."""
 
 import errno
+import fcntl
 import os
 import stat
 from contextlib import suppress
@@ -78,3 +79,18 @@ def unreadable(folder: Path) -> list[str]:
     """Names in `folder` that ought to be files and are not: a folder, a pipe, a link to nowhere, not ours to read."""
     found = [path for path in folder.iterdir() if path.suffix and not path.name.startswith(".")]
     return sorted(path.name for path in found if not path.is_file() or not os.access(path, os.R_OK))
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a living process holds `path`; it lets go by dying, however it dies."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

@@ -1,23 +1,29 @@
 """history/: the only memory. Entries are begun, sealed by one file written last, and read back tolerantly."""
 
+import errno
 import fcntl
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path, PurePath
+from uuid import uuid4
 
 from pydantic import ValidationError
 
 from .errors import BadInput, EnvironmentFault
-from .files import read_text, sync_folder, unreadable, write_whole
+from .files import is_locked, read_text, sync_folder, unreadable, write_whole
 from .recordfile import read_record, why
-from .records import Attempt, CheckReport, Evaluation, Score, Start, mean_score
+from .records import COLUMNS, Attempt, CheckReport, Evaluation, Score, Start, mean_score
+from .runs import check_runs
 from .text import one_line, printable
 
 ID = re.compile(r"r?[0-9]{4,9}")
+_BEGUN = ".begun-"  # of a folder that is no entry yet
+_TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # a file, or a folder that holds anything, is never replaced
 _PROSE_LIMIT = 1 << 20
 
 
@@ -98,7 +104,8 @@ class Past:
             if problem.startswith(f"history/{wanted}:"):
                 raise BadInput(problem)
         named = [entry.id for entry in self.entries if entry.name == PurePath(text).name]
-        hint = f"the entries of that name are {', '.join(named)}" if named else "`agent list` shows them all"
+        hint = "`agent list` shows them all" if self.entries else "it holds none that can be read"
+        hint = f"the entries of that name are {', '.join(named)}" if named else hint
         raise BadInput(f"there is no entry {one_line(text, 120)!r} in history/; {hint}")
 
     def until(self, entry_id: str) -> "Past":
@@ -110,26 +117,35 @@ class Past:
 def read(root: Path) -> Past:
     """Read every entry under `root`; one that is damaged is named and passed over."""
     entries, problems = [], []
-    for folder in sorted(_folders(root), key=lambda path: _order(path.name)):
+    for folder in sorted(_entries(root), key=lambda path: _order(path.name)):
         try:
             entries.append(load(folder))
-            problems += [f"history/{folder.name}: {one_line(name, 60)} cannot be read; left out" for name in unreadable(folder)]
+            problems += [f"history/{folder.name}: {left_out}; left out" for left_out in _left_out(entries[-1])]
         except (ValidationError, ValueError, OSError) as error:
             problems.append(f"history/{folder.name}: {why(error)}; passed over")
-    strangers = [path.name for path in _subfolders(root) if not ID.fullmatch(path.name)]
+    strangers = [path.name for path in _visible(root) if not ID.fullmatch(path.name) and path.is_dir()]
     problems += [f"history/{one_line(name, 60)}: not the name of an entry; passed over" for name in strangers]
     return Past(tuple(entries), tuple(problems))
 
 
-def _subfolders(root: Path) -> list[Path]:
+def _left_out(entry: Entry) -> list[str]:
+    """What is wrong with files of an entry without which it still is one."""
+    told = {name: f"{one_line(name, 60)} cannot be read" for name in unreadable(entry.folder)}
+    if entry.is_imported and (entry.prose("results.csv") or "").splitlines()[:1] != [",".join(["name", *COLUMNS])]:
+        told.setdefault("results.csv", "results.csv is missing, or not the table that was imported")
+    return list(told.values())
+
+
+def _visible(root: Path) -> list[Path]:
     folder = root / "history"
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_dir())
+    if folder.exists() and not folder.is_dir():
+        raise EnvironmentFault(f"{folder} is not a folder: it is where the attempts are kept")
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(".")) if folder.exists() else []
 
 
-def _folders(root: Path) -> list[Path]:
-    return [path for path in _subfolders(root) if ID.fullmatch(path.name)]
+def _entries(root: Path) -> list[Path]:
+    """What has the name of an entry, a folder or not."""
+    return [path for path in _visible(root) if ID.fullmatch(path.name)]
 
 
 def _order(entry_id: str) -> tuple[bool, int]:
@@ -139,20 +155,36 @@ def _order(entry_id: str) -> tuple[bool, int]:
 
 def load(folder: Path) -> Entry:
     """The entry in `folder`; ValueError or OSError where its records are damaged."""
-    attempt = read_record(folder / "attempt.json", Attempt)
-    start = attempt or read_record(folder / "start.json", Start)
-    _check_identity(folder, start)
-    measured = attempt is not None and attempt.status in ("scored", "train-failed", "audit-failed")
-    evaluation = read_record(folder / "evaluation.json", Evaluation) if measured else None
-    if attempt is not None and attempt.status == "scored" and evaluation is None:
-        raise ValueError("attempt.json says scored, but evaluation.json is missing")
-    running = attempt is None and _is_locked(folder / "start.json")
-    return Entry(folder.name, folder, start, attempt, evaluation, running)
-
-
-def _check_identity(folder: Path, start: Start | None) -> None:
-    if start is not None and start.id != folder.name:
+    if not folder.is_dir():
+        raise ValueError("is not a folder")
+    sealed = folder / "attempt.json"
+    start = read_record(sealed, Attempt) or read_record(folder / "start.json", Start) or read_record(sealed, Attempt)  # just now?
+    if start is None:
+        there = any(not path.name.startswith(".") for path in folder.iterdir())
+        raise ValueError("neither attempt.json nor start.json is there" if there else "is empty")
+    if start.id != folder.name:
         raise ValueError(f"its record says that it is {one_line(start.id, 40)}: a copy?")
+    attempt = start if isinstance(start, Attempt) else None
+    evaluation = _evaluation(folder, attempt) if attempt else None
+    return Entry(folder.name, folder, start, attempt, evaluation, attempt is None and is_locked(folder / "start.json"))
+
+
+def _evaluation(folder: Path, attempt: Attempt) -> Evaluation | None:
+    """What was measured; of a scored entry the one that its runs bear out."""
+    if attempt.status not in ("scored", "train-failed", "audit-failed"):
+        return None
+    found = read_record(folder / "evaluation.json", Evaluation)
+    if attempt.status != "scored":
+        return found
+    if found is None:
+        raise ValueError("attempt.json says scored, but evaluation.json is missing")
+    if found.status not in ("scored", "partial"):
+        raise ValueError(f"attempt.json says scored, but evaluation.json {found.status}")
+    if found.protocol.name != attempt.protocol:
+        protocols = (one_line(str(name), 40) for name in (attempt.protocol, found.protocol.name))
+        raise ValueError("attempt.json says that the protocol is {}, but evaluation.json {}".format(*protocols))
+    check_runs(folder, found)
+    return found
 
 
 def read_check(folder: Path) -> CheckReport | None:
@@ -161,21 +193,6 @@ def read_check(folder: Path) -> CheckReport | None:
         return read_record(folder / "check.json", CheckReport)
     except (ValueError, OSError):
         return None
-
-
-def _is_locked(path: Path) -> bool:
-    """Whether a living process holds `path`; it lets go by dying, however it dies."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 @contextmanager
@@ -194,6 +211,8 @@ def writing(root: Path) -> Iterator[None]:
         lock.truncate(0)
         lock.write(f"agent, process {os.getpid()},")
         lock.flush()
+        for begun in (root / "history").glob(f"{_BEGUN}*"):  # by a process that was killed
+            shutil.rmtree(begun, ignore_errors=True)
         yield
 
 
@@ -227,44 +246,46 @@ class Pass:
 
 
 def begin(root: Path, known: Start) -> Pass:
-    """Make the folder of a new entry; its ID is the next one, whatever `known` says."""
-    folder = _make_folder(root)
-    start = known.model_copy(update={"id": folder.name})
+    """Make the folder of a new entry; its ID is the next one, whatever `known` says.
+
+    It is named when start.json is in it and is held: no kill leaves an entry of which nothing is known.
+    """
+    begun = root / "history" / f"{_BEGUN}{uuid4().hex}"
+    begun.mkdir()
+    number = next_number(root)
     try:
-        write_whole(folder / "start.json", start.model_dump_json(indent=2) + "\n")
-    except (OSError, ValueError):  # a full disk, text that no file can hold
-        folder.rmdir()
+        while True:
+            start = known.model_copy(update={"id": f"{number:04d}"})
+            write_whole(begun / "start.json", start.model_dump_json(indent=2) + "\n")
+            hold = _hold(begun)
+            try:
+                os.rename(begun, begun.with_name(start.id))
+            except OSError as error:
+                hold.close()
+                if error.errno not in _TAKEN:
+                    raise
+                number += 1
+                continue
+            sync_folder(root / "history")
+            return Pass(begun.with_name(start.id), start, hold)
+    except BaseException:  # a full disk, text that no file can hold, a Ctrl-C
+        shutil.rmtree(begun, ignore_errors=True)
         raise
-    return _hold(folder, start)
 
 
 def reopen(entry: Entry) -> Pass:
     """Go on with an entry that was interrupted."""
     if entry.start is None or entry.attempt is not None:
         raise ValueError(f"{entry.id} is not an interrupted entry")
-    return _hold(entry.folder, entry.start)
+    return Pass(entry.folder, entry.start, _hold(entry.folder))
 
 
-def _hold(folder: Path, start: Start) -> Pass:
+def _hold(folder: Path) -> FileIO:
     hold = FileIO(folder / "start.json", "r")
     fcntl.flock(hold, fcntl.LOCK_EX)  # waits, if at all, for somebody's `agent list`
-    return Pass(folder, start, hold)
+    return hold
 
 
 def next_number(root: Path) -> int:
     """The number of the next entry."""
-    return max((int(path.name) for path in _folders(root) if path.name.isdigit()), default=-1) + 1
-
-
-def _make_folder(root: Path) -> Path:
-    """mkdir is atomic, so no two processes ever get one ID."""
-    number = next_number(root)
-    while True:
-        folder = root / "history" / f"{number:04d}"
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            number += 1
-            continue
-        sync_folder(folder.parent)
-        return folder
+    return max((int(path.name) for path in _entries(root) if path.name.isdigit() and path.is_dir()), default=-1) + 1

@@ -79,7 +79,11 @@ def _import(root: Path, file: Path, there: _There) -> Imported:
         return Imported(str(file), same, None, (f"the same record is there already as {same}",))
     record = oldrecord.parse(data)
     if record.is_empty:
-        raise BadInput("it does not look like a record: no score table, no insights, no name")
+        raise BadInput(
+            f"it holds nothing but {record.lack}: no insights, no name"
+            if record.lack
+            else "it does not look like a record: no score table, no insights, no name"
+        )
     notes = [*record.oddities, *_disagreements(record, there)]
     return Imported(str(file), _write(root, file, data, record), None, tuple(notes))
 

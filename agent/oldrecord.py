@@ -3,29 +3,16 @@
 What is there is taken as it stands; what is missing, doubled or odd is told and never made up.
 """
 
-import csv
-import math
 import re
 from dataclasses import dataclass
 from datetime import datetime
 
-from .records import COLUMNS
+from .oldtable import STAMP, Line, Table
 from .text import one_line
 
-_STAMP = re.compile(r"^[ \t]*(\d{8})_(\d{6})[ \t]*$", re.MULTILINE)
 _INSIGHTS = re.compile(r"^[ \t]*-{2,}[ \t]*Insights?[ \t]*-{2,}[ \t]*$", re.MULTILINE | re.IGNORECASE)
 _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-_ABSENT = ("...", "None", "-")
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _ENCODINGS = ("utf-8", "gb2312", "latin-1")
-
-
-@dataclass(frozen=True)
-class Line:
-    """One row of the printed table; a value is its text as printed, absent where it is missing or NaN."""
-
-    name: str
-    values: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -38,6 +25,7 @@ class OldRecord:
     name: str | None
     success: bool | None
     oddities: tuple[str, ...]
+    lack: str | None  # what is wrong with a table of which no row can be read
 
     @property
     def is_empty(self) -> bool:
@@ -68,14 +56,15 @@ def parse(data: bytes) -> OldRecord:
     name, success, cut = _labels(labels_in, oddities)
     if not mark:
         head, tail = _without_mark(head[:cut], oddities)
-    lines = _table(head.split("\n"), oddities)
+    table = Table(oddities)
+    lines = table.read(head.split("\n"))
     insights = tail[:cut].strip("\n")
-    return OldRecord(tuple(lines), _stamp(head, oddities), insights or None, name, success, tuple(oddities))
+    return OldRecord(tuple(lines), _stamp(head, oddities), insights or None, name, success, tuple(oddities), table.lack)
 
 
 def _without_mark(text: str, oddities: list[str]) -> tuple[str, str]:
     """Head and insights where nothing marks the insights: they begin after the time stamp, if at all."""
-    stamp = _STAMP.search(text)
+    stamp = STAMP.search(text)
     rest = text[stamp.end() :] if stamp else ""
     taken = ": what follows the time stamp is taken for the insights" if rest.strip() else ""
     oddities.append(f"there is no line '--- Insights ---'{taken}")
@@ -83,7 +72,7 @@ def _without_mark(text: str, oddities: list[str]) -> tuple[str, str]:
 
 
 def _stamp(text: str, oddities: list[str]) -> datetime | None:
-    match = _STAMP.search(text)
+    match = STAMP.search(text)
     if match is None:
         oddities.append("there is no time stamp")
         return None
@@ -129,138 +118,3 @@ def _value(text: str, label: re.Match[str]) -> str | None:
         return str(label[1]).strip()
     following = next((line.strip() for line in text[label.end() :].split("\n") if line.strip()), None)
     return None if following in ("Name", "Success", "Name:", "Success:") else following
-
-
-def _table(lines: list[str], oddities: list[str]) -> list[Line]:
-    """The printed table, also where it was wrapped into blocks of columns, and each row's values joined."""
-    rows: dict[str, dict[str, str]] = {}
-    names: dict[str, str] = {}
-    columns: list[str] = []
-    commas = False
-    for line in lines:
-        commas = commas or (line.count(",") > 2 and _header(_spaced(line)) is not None)
-        if line.lstrip().startswith("|"):
-            line = _unpiped(line)
-        elif commas:
-            line = _spaced(line)
-        header = _header(line)
-        if header is not None:
-            columns = header
-            _name_strangers(columns, oddities)
-        elif columns and line.strip():
-            _take_row(line, columns, rows, names, oddities)
-    if not rows:
-        oddities.append("there is no score table")
-    named = [(names.get(key, ""), values) for key, values in rows.items()]
-    return _distinct([Line(name, _known(name, values, oddities)) for name, values in named], oddities)
-
-
-def _spaced(line: str) -> str:
-    """A line of comma-separated values as one of the printed form."""
-    try:
-        first, *others = next(csv.reader([line]), []) or [line]
-    except csv.Error:  # a cell without end is none of a table
-        return line
-    return "  ".join([first, *(cell or "NaN" for cell in others)])
-
-
-def _unpiped(line: str) -> str:
-    """A line of a Markdown table as one of the printed form; the rule under its header as an empty one."""
-    if not line.strip(" \t|:-"):
-        return ""
-    first, *others = (cell.strip() for cell in line.strip().removeprefix("|").removesuffix("|").split("|"))
-    return "  ".join([first, *(cell or "NaN" for cell in others)])
-
-
-def _name_strangers(columns: list[str], oddities: list[str]) -> None:
-    strangers = [column for column in columns[1:] if column not in COLUMNS]
-    if strangers:
-        names = ", ".join(one_line(name, 40) for name in strangers)
-        oddities.append(f"columns that are none of the six stay in record.txt alone: {names}")
-    twice = [column for column in COLUMNS if columns.count(column) > 1]
-    if twice:
-        oddities.append(f"columns that stand there twice, of which the last is kept: {', '.join(twice)}")
-
-
-def _header(line: str) -> list[str] | None:
-    """The column names of a header line, None for any other line."""
-    cells = [cell for cell in re.split(r"\s{2,}|\t", line.strip().removesuffix("\\").strip()) if cell]
-    return cells if any(cell in COLUMNS for cell in cells) else None
-
-
-def _take_row(
-    line: str, columns: list[str], rows: dict[str, dict[str, str]], names: dict[str, str], oddities: list[str]
-) -> None:
-    """Values are counted from the right, as a name may hold anything; the number in front joins blocks."""
-    values = columns[columns[0] not in COLUMNS :]
-    parts = line.split()
-    if len(parts) < len(values) or not all(_is_value(part) for part in parts[len(parts) - len(values) :]):
-        if not _STAMP.match(line):
-            oddities.append(f"this line of the table is not understood: {one_line(line, 80)!r}")
-        return
-    front, cells = parts[: len(parts) - len(values)], parts[len(parts) - len(values) :]
-    numbered = bool(front) and front[0].isdigit()
-    name = _name_in(line, numbered, len(values)) if front else ""
-    key = front[0] if numbered else name or f"line {len(rows)}"
-    while key in rows and values[0] in rows[key]:
-        key += "'"  # the same number or name once more is another row
-    if name:
-        names[key] = name
-    elif key not in rows:
-        oddities.append(f"row {key} of the table has no name")
-    rows.setdefault(key, {}).update(zip(values, cells, strict=True))
-
-
-def _name_in(line: str, numbered: bool, values: int) -> str:
-    """What stands between the row's number and its values, letter for letter."""
-    text = line.rsplit(None, values)[0]
-    name = re.sub(r"^\s*\d+\s?", "", text).strip() if numbered else text.strip()
-    return "" if name.lower() in ("nan", "none") else name
-
-
-def _is_value(text: str) -> bool:
-    """Whether a cell holds a number or a word for none, also one written as no printer of tables writes it."""
-    try:
-        float(text)
-    except ValueError:
-        return text in _ABSENT
-    return True
-
-
-def _known(name: str, values: dict[str, str], oddities: list[str]) -> dict[str, str]:
-    """The numbers among the values, each as printed; one that can't be a score stays and is told."""
-    known = {}
-    for column, text in values.items():
-        if column not in COLUMNS or text in _ABSENT or math.isnan(float(text)):
-            continue
-        where = f"the row {one_line(name, 100)!r} has {one_line(text, 40)!r} as {column}"
-        if math.isinf(float(text)):
-            oddities.append(f"{where}, which is no finite number: it stays in record.txt alone")
-            continue
-        if not _NUMBER.fullmatch(text):
-            oddities.append(f"{where}, which is no plain number: it stays in record.txt alone")
-            continue
-        if not 0 <= float(text) <= 1:
-            oddities.append(f"{where}, which is outside of 0 to 1: kept as it stands")
-        known[column] = text
-    return known
-
-
-def _distinct(lines: list[Line], oddities: list[str]) -> list[Line]:
-    """Equal rows once; rows of one name with other values all, and told; so is what is missing."""
-    kept: list[Line] = []
-    seen: dict[str, list[Line]] = {}
-    for line in lines:
-        if line in seen.get(line.name, ()):
-            oddities.append(f"the row {one_line(line.name, 100)!r} stands there twice, with the same values")
-            continue
-        if line.name in seen:
-            oddities.append(
-                f"the name {one_line(line.name, 100)!r} stands there with different values: both are kept"
-            )
-        missing = [column for column in COLUMNS if column not in line.values]
-        if missing:
-            oddities.append(f"the row {one_line(line.name, 100)!r} has no {', '.join(missing)}")
-        kept.append(line)
-        seen.setdefault(line.name, []).append(line)
-    return kept

@@ -10,8 +10,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from . import history, listing, replay, show
-from .history import Entry
+from . import history, listing, replay, show, variants
+from .compare import BASELINE
+from .history import Entry, Past
 from .replay import Replay
 from .text import one_line, printable
 
@@ -31,10 +32,12 @@ def tell(sentences: Sequence[str]) -> None:
         say(sentence)
 
 
-def say_empty(root: Path) -> None:
-    """That there is no attempt: the folder may be another than the one that was meant."""
+def say_empty(root: Path, past: Past) -> None:
+    """That there is no attempt: the folder may be another than the one that was meant; BadInput where it is no project's."""
+    variants.sources(variants.folder_of(root, BASELINE))  # what `agent run` needs, too
     found = "history/ holds no attempt" if (root / "history").is_dir() else "there is no history/"
-    say(f"{found} in {one_line(str(root.absolute()), 200)}: `agent run` makes the first")
+    found += " that can be read" if past.problems else ""
+    say(f"{found} in {one_line(str(root.absolute()), 200)}: `agent run` makes {'one' if past.problems else 'the first'}")
 
 
 def print_json(document: Any) -> None:

@@ -43,7 +43,8 @@ def why(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        return one_line(f"{where}: {first['msg']}" if where else first["msg"], 160)
+        what = first["msg"].removeprefix("Value error, ")
+        return one_line(f"{where}: {what}" if where else what, 160)
     if isinstance(error, OSError):
         return f"cannot be read ({error.strerror})"
     return str(error)

@@ -1,9 +1,12 @@
 """The records that an attempt leaves behind, as they stand in its folder."""
 
+import math
+from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 COLUMN_OF = {
     "compression": "Compress",
@@ -27,6 +30,9 @@ Status = Literal[
     "scored", "reply-failed", "patch-failed", "check-failed", "train-failed", "audit-failed", "interrupted", "imported"
 ]
 Versus = Literal["better", "worse", "within noise", "unknown"]
+Score = Annotated[float, Field(ge=0, le=1)] | None
+Sigma = Annotated[float, Field(ge=0, le=1)] | None
+"""Standard deviation of a score; None where it was not measured."""
 
 
 class Record(BaseModel):
@@ -59,10 +65,8 @@ class Attempt(Start):
     success: bool | None  # None: interrupted, or an imported record that does not say
     error: str | None
     versus_parent: Versus
-    noise: (
-        dict[str, float | None] | None
-    )  # column -> sigma over seeds, as known when versus_parent was judged
-    setting_noise: dict[str, float | None] | None = None  # TASK:SETTING -> the same, of a row that is not whole
+    noise: dict[str, Sigma] | None  # column -> sigma over seeds, as known when versus_parent was judged
+    setting_noise: dict[str, Sigma] | None = None  # TASK:SETTING -> the same, of a row that is not whole
     finished: datetime
 
 
@@ -72,24 +76,42 @@ class VariantOf(Record):
     form: str
 
 
+class SettingOf(Record):
+    task: str
+    vocab_size: int
+    seq_len: int
+    num_train_examples: int
+
+
 class ProtocolOf(Record):
     name: str
     version: int
+    settings: tuple[SettingOf, ...]
+    lrs: tuple[float, ...] = Field(min_length=1)
+    weight_decays: tuple[float, ...] = Field(min_length=1)
 
 
 class SettingResult(Record):
-    accuracy: float | None
-    seconds: float | None = None  # of training, all runs of the setting together
+    accuracy: Score
+    sweep_mean: Score = None
+    seconds: float | None = Field(None, ge=0)  # of training, all runs of the setting together
 
 
 class TaskResult(Record):
-    accuracy: float | None
+    accuracy: Score
     settings_done: int
     settings_total: int
     settings: dict[str, SettingResult]
 
-
-Score = Annotated[float, Field(ge=0, le=1)] | None
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        if not self.settings_done == len(self.settings) <= self.settings_total:
+            raise ValueError(f"{self.settings_done} of {self.settings_total} settings are said to be done, {len(self.settings)} are there")
+        found = mean([setting.accuracy for setting in self.settings.values()])
+        found = found if self.settings_done == self.settings_total else None
+        if not alike(self.accuracy, found):
+            raise ValueError(f"accuracy is {self.accuracy}, but its settings give {found}")
+        return self
 
 
 class PlaceOf(Record):
@@ -113,13 +135,38 @@ class Evaluation(Record):
     earlier: tuple[PlaceOf, ...] = ()  # where a part of it may have been made that was gone on with elsewhere
     tasks: dict[str, TaskResult]
     scores: dict[str, Score]
+    mad_score: Score = None
     finished: str | None  # None: killed, under way, or gates after training are still to be asked
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        """A task whose gates after training are still to be asked has no score though its settings are done."""
+        if self.seeds != tuple(range(self.seeds[0], self.seeds[0] + len(self.seeds))):
+            raise ValueError(f"seeds are {', '.join(map(str, self.seeds))}: a replay trains those that follow on the first")
+        totals = Counter(setting.task for setting in self.protocol.settings)
+        for task, found in self.tasks.items():
+            if found.settings_total != totals[task]:
+                raise ValueError(f"{task} is said to have {found.settings_total} settings, its protocol has {totals[task]}")
+        for task, column in COLUMN_OF.items():
+            score, accuracy = self.scores.get(column), self.tasks[task].accuracy if task in self.tasks else None
+            if not alike(score, accuracy) and (score is not None or self.status == "scored"):
+                raise ValueError(f"{column} is {score}, but the accuracy of {task} is {accuracy}")
+        left = [task for task in totals if task not in self.tasks or self.tasks[task].accuracy is None]
+        if left and self.status == "scored":
+            raise ValueError(f"status is scored, but {left[0]} is not whole")
+        if self.mad_score is not None and not alike(self.mad_score, mean_score(self.scores)):
+            raise ValueError(f"mad_score is {self.mad_score}, but the mean of its six scores is {mean_score(self.scores)}")
+        return self
+
+    @property
+    def results(self) -> dict[tuple[str, str], SettingResult]:
+        """Each setting that is done, as (task, setting)."""
+        return {(task, name): result for task, found in self.tasks.items() for name, result in found.settings.items()}
 
     @property
     def settings(self) -> dict[tuple[str, str], float | None]:
         """Accuracy of each setting that is done: (task, setting) -> 0 to 1."""
-        done = ((task, name, result) for task, found in self.tasks.items() for name, result in found.settings.items())
-        return {(task, name): result.accuracy for task, name, result in done}
+        return {key: result.accuracy for key, result in self.results.items()}
 
     @property
     def devices(self) -> list[str]:
@@ -163,17 +210,26 @@ class ProtocolInfo(Record):
     name: str
     version: int
     fingerprint: str
-    noise: dict[str, float | None]  # column -> standard deviation over seeds
+    noise: dict[str, Sigma]  # column -> standard deviation over seeds
     columns: dict[str, str]  # task -> its column
-    setting_noise: dict[str, float | None]  # TASK:SETTING -> the same of one setting
+    setting_noise: dict[str, Sigma]  # TASK:SETTING -> the same of one setting
     resolution: float = Field(ge=0)  # what of an accuracy the early end of runs leaves open
 
 
 def mean_score(scores: dict[str, Score]) -> float | None:
     """The MAD score: the mean over the six columns, or None where one of them is missing."""
-    values = [scores.get(column) for column in COLUMNS]
+    return mean([scores.get(column) for column in COLUMNS])
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    """None where one of them is missing, or all."""
     known = [value for value in values if value is not None]
-    return sum(known) / len(COLUMNS) if len(known) == len(COLUMNS) else None
+    return sum(known) / len(known) if known and len(known) == len(values) else None
+
+
+def alike(one: float | None, other: float | None) -> bool:
+    """The same but for the rounding of sums."""
+    return one == other or (one is not None and other is not None and math.isclose(one, other, rel_tol=0, abs_tol=1e-9))
 
 
 def mean_name(protocol: str | None) -> str:

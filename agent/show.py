@@ -37,7 +37,7 @@ def as_json(entry: Entry, past: Past) -> dict[str, Any]:
         "evaluation": entry.evaluation.model_dump(mode="json") if entry.evaluation else None,
         "compared": _compared(entry, past),
         "exchanges": totals(entry.prose("llm.jsonl") or ""),
-        "imported": [{"name": name, "scores": scores} for name, scores in imported_lines(entry)],
+        "imported": [{"name": name, "scores": scores} for name, scores in (imported_lines(entry) if entry.is_imported else [])],
     }
 
 

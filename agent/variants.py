@@ -48,6 +48,8 @@ def sources(folder: Path) -> dict[str, str]:
         }
     except UnicodeDecodeError as error:
         raise BadInput(f"{folder} holds a file that is not UTF-8: {error}") from error
+    if not folder.parent.is_dir():
+        raise BadInput(f"there is no {folder.parent}: --root needs the project's variants/")
     if "naive.py" not in found:
         raise BadInput(f"{folder} is no variant: it holds no naive.py")
     return found

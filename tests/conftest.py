@@ -1,5 +1,7 @@
 """A root to work in, a stand-in evaluator that trains nothing, and a model that says what it is told to say."""
 
+import csv
+import json
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: tests run side by side, and threads that spin take minutes
@@ -8,9 +10,10 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -20,6 +23,7 @@ from agent.exchange import Answer, Message
 from agent.job import Job
 from agent.progress import Reporter
 from agent.proposers import Prompted, Proposer
+from agent.records import COLUMN_OF, mean
 from agent.repo import open_repo
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job has it so, and so would what tests start
@@ -62,6 +66,35 @@ def store(root: Path, name: str, source: str) -> Path:
     folder.mkdir(parents=True)
     (folder / "naive.py").write_text(source)
     return folder
+
+
+def remeasured(entry: Path, moved: Mapping[str, float] = {}, left_out: Sequence[str] = (), **facts: object) -> dict[str, Any]:
+    """Make a stand-in's entry one in which these TASK:SETTING came out so much higher, and those are not done; its tasks."""
+    found = json.loads((entry / "evaluation.json").read_text())
+    with (entry / "runs.csv").open(newline="") as file:
+        runs = list(csv.DictReader(file))
+    for task, _, name in (key.partition(":") for key in moved):
+        result = found["tasks"][task]["settings"][name]
+        result["accuracy"] += moved[f"{task}:{name}"]
+        result["sweep_mean"] += moved[f"{task}:{name}"] / 2  # of two runs
+        for run in runs:
+            if (run["task"], run["setting"], run["audited"]) == (task, name, "1"):
+                run["accuracy"] = str(result["accuracy"])
+    for task, _, name in (key.partition(":") for key in left_out):
+        del found["tasks"][task]["settings"][name]
+    for task, column in COLUMN_OF.items():
+        accuracies = [result["accuracy"] for result in found["tasks"][task]["settings"].values()]
+        whole = len(accuracies) == found["tasks"][task]["settings_total"]
+        found["tasks"][task] |= {"settings_done": len(accuracies), "accuracy": mean(accuracies) if whole else None}
+        found["scores"][column] = found["tasks"][task]["accuracy"]
+    score = mean([*found["scores"].values()])
+    found |= {"status": "partial" if score is None else "scored", "mad_score": score} | facts
+    (entry / "evaluation.json").write_text(json.dumps(found))
+    with (entry / "runs.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, list(runs[0]), lineterminator="\n")
+        table.writeheader()
+        table.writerows(runs)
+    return dict(found["tasks"])
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from conftest import BASELINE, git, reply, store
+from conftest import BASELINE, git, remeasured, reply, store
 from pytest_httpserver import HTTPServer
 from rich.console import Console
 from typer.testing import CliRunner, Result
@@ -143,15 +144,8 @@ def test_a_usage_error_is_json_where_json_was_asked_for(root: Path, arguments: l
 
 def partial(root: Path, entry: str, *left_out: str) -> dict[str, dict[str, object]]:
     """Makes that entry a row of which these TASK:SETTING are not done; its tasks."""
-    file = root / "history" / entry / "evaluation.json"
-    found = json.loads(file.read_text())
-    for task, _, setting in (name.partition(":") for name in left_out):
-        del found["tasks"][task]["settings"][setting]
-        found["tasks"][task] |= {"accuracy": None, "settings_done": len(found["tasks"][task]["settings"])}
-        found["scores"][COLUMN_OF[task]] = None
     earlier = [{"device": {"kind": "cuda", "name": name}, "versions": {}} for name in ("GPU A", "GPU B", "GPU A")]
-    file.write_text(json.dumps(found | {"status": "partial", "mad_score": None, "earlier": earlier}))
-    return found["tasks"]
+    return remeasured(root / "history" / entry, left_out=left_out, earlier=earlier)
 
 
 def test_a_row_that_is_not_whole_shows_what_is_done_and_where(scored: Path) -> None:
@@ -302,6 +296,23 @@ def test_a_folder_without_a_history_is_told_in_one_sentence(root: Path) -> None:
         assert (done.exit_code, done.stderr) == (0, f"there is no history/ in {root}: `agent run` makes the first\n")
     (root / "history").mkdir()
     assert agent(root, "list").stderr == f"history/ holds no attempt in {root}: `agent run` makes the first\n"
+    (root / "history" / "0000").mkdir()
+    told = agent(root, "list").stderr.splitlines()
+    assert told == ["history/0000: is empty; passed over", f"history/ holds no attempt that can be read in {root}: `agent run` makes one"]
+    assert "'0007' in history/; it holds none that can be read" in agent(root, "show", "0007").stderr
+
+
+def test_a_folder_that_is_no_project_is_told_alike_by_all(root: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    told = f"agent: there is no {elsewhere}/variants: --root needs the project's variants/\n"
+    for command in (["list"], ["list", "--csv"], ["list", "--json"], ["run"], ["score", "delta_net"]):
+        done = agent(elsewhere, *command)
+        assert (done.exit_code, done.stderr.endswith(told)) == (2, True)
+    (elsewhere / "variants").mkdir()
+    for command in ("list", "run"):
+        done = agent(elsewhere, command)
+        assert (done.exit_code, "variants/delta_net is no variant: it holds no naive.py" in done.stderr) == (2, True)
 
 
 def test_a_rejection_is_one_json_document_too(root: Path) -> None:
@@ -375,6 +386,30 @@ def test_replay_says_whether_it_is_the_same(scored: Path) -> None:
         assert done.stdout.splitlines()[-1] == "0000 delta_net: not comparable"
 
 
+def test_a_score_that_its_runs_do_not_bear_out_is_quoted_by_nothing(scored: Path, tmp_path: Path) -> None:
+    runs, elsewhere = scored / "history" / "0000" / "runs.csv", tmp_path / "elsewhere"
+    shutil.copytree(runs.parent, elsewhere)
+    lines = runs.read_text().splitlines()
+    for content, told in (
+        ([*lines[:4], *lines[5:]], "does not agree with evaluation.json (compression seq_len=64: 1 of 2 runs)"),
+        ([*lines[:4], lines[4][:30], *lines[5:]], "is damaged (line 5: 4 of 15 columns)"),
+        (None, "is missing"),
+    ):
+        for folder in (runs.parent, elsewhere):
+            (folder / "runs.csv").unlink()
+            (folder / "runs.csv").write_text("\n".join([*content, ""])) if content else None
+        problem = f"history/0000: runs.csv {told}; passed over\n"
+        done = agent(scored, "list", "--json")
+        assert (done.exit_code, document(done), problem in done.stderr) == (0, [], True)
+        for command in ("show", "replay"):
+            done = agent(scored, command, "0000")
+            assert (done.exit_code, done.stdout, done.stderr) == (2, "", f"{problem}agent: {problem}")
+        done = agent(scored, "score", "delta_net", "--from", str(elsewhere))
+        assert (done.exit_code, f"--from {elsewhere}: runs.csv {told}" in done.stderr) == (2, True)
+    assert agent(scored, "score", "delta_net").exit_code == 0  # an entry of its own
+    assert [row["id"] for row in document(agent(scored, "list", "--json"))] == ["0001"]  # type: ignore[attr-defined]
+
+
 def test_a_replay_tells_before_it_trains_how_long_it_took_and_that_it_cannot_agree(checkout: Path) -> None:
     assert agent(checkout, "score", "delta_net").exit_code == 0
     file = checkout / "history" / "0000" / "evaluation.json"
@@ -400,26 +435,17 @@ def test_a_replay_tells_before_it_trains_how_long_it_took_and_that_it_cannot_agr
 
 
 def test_a_replay_of_a_part_repeats_exactly_the_settings_of_the_record(scored: Path) -> None:
-    file = scored / "history" / "0000" / "evaluation.json"
-    part = json.loads(file.read_text())
-    left = part["tasks"]["memorization"]
-    del left["settings"]["seq_len=64"]
-    left |= {"accuracy": None, "settings_done": 1}
-    part["scores"]["Memorize"] = None
-    file.write_text(json.dumps(part | {"status": "partial", "mad_score": None}))
+    entry = scored / "history" / "0000"
+    remeasured(entry, left_out=["memorization:seq_len=64"])
     done = document(agent(scored, "replay", "0000", "--json"))
     assert (done["verdict"], done["new"]["Memorize"]) == ("same", None)  # type: ignore[index]
-    left["settings"]["baseline"]["accuracy"] /= 2
-    file.write_text(json.dumps(part | {"status": "partial", "mad_score": None}))
+    remeasured(entry, {"memorization:baseline": -0.1})
     assert document(agent(scored, "replay", "0000", "--json"))["verdict"] == "differs"  # type: ignore[index]
 
 
 def test_a_replay_knows_every_machine_that_had_a_part_in_the_record(scored: Path) -> None:
-    file = scored / "history" / "0000" / "evaluation.json"
-    recorded = json.loads(file.read_text())
-    recorded["tasks"]["compression"]["settings"]["baseline"]["accuracy"] /= 2
     earlier = {"device": {"kind": "cuda", "name": "another"}, "versions": None}
-    file.write_text(json.dumps(recorded | {"earlier": [earlier]}))
+    remeasured(scored / "history" / "0000", {"compression:baseline": -0.1}, earlier=[earlier])
     done = document(agent(scored, "replay", "0000", "--json"))
     assert done["changes"] == [  # type: ignore[index]
         "device kind: cuda then, cpu now", "device name: another then, stub now", "python: not recorded then, 3 now",
@@ -441,17 +467,15 @@ def test_a_replay_knows_every_machine_that_had_a_part_in_the_record(scored: Path
     ],
 )
 def test_a_replay_elsewhere_is_held_to_the_noise(scored: Path, moved: dict[str, float], whole: bool, verdict: str) -> None:
-    file = scored / "history" / "0000" / "evaluation.json"
-    recorded = json.loads(file.read_text())
-    recorded["earlier"] = [{"device": {"kind": "cuda", "name": "another"}, "versions": None}]
-    task = recorded["tasks"]["compression"]
-    for setting, difference in moved.items():
-        task["settings"][setting]["accuracy"] -= difference
-    if not whole:
-        task["settings"] = {name: result for name, result in task["settings"].items() if name in moved}
-        task |= {"accuracy": None, "settings_done": len(moved), "settings_total": 3}
-        recorded["scores"]["Compress"] = None
-    file.write_text(json.dumps(recorded | {"status": "scored" if whole else "partial"}))
+    entry = scored / "history" / "0000"
+    recorded = json.loads((entry / "evaluation.json").read_text())
+    left_out = [] if whole else [f"compression:{name}" for name in ("baseline", "seq_len=64") if name not in moved]
+    if not whole:  # of three settings
+        recorded["protocol"]["settings"].append(recorded["protocol"]["settings"][0])
+        recorded["tasks"]["compression"]["settings_total"] = 3
+        (entry / "evaluation.json").write_text(json.dumps(recorded))
+    earlier = {"device": {"kind": "cuda", "name": "another"}, "versions": None}
+    remeasured(entry, {f"compression:{name}": -difference for name, difference in moved.items()}, left_out, earlier=[earlier])
     done = agent(scored, "replay", "0000", "--json")
     assert (document(done)["verdict"], done.exit_code) == (verdict, int(verdict != "within noise"))  # type: ignore[index]
 
@@ -466,10 +490,7 @@ def test_a_replay_of_some_settings_compares_those_and_goes_on_in_its_folder(scor
     assert told.exit_code == 0
     assert (out / "runs.csv").read_text() == rows  # nothing was trained twice
     assert [line.split()[:2] for line in told.stdout.splitlines()[1:] if "baseline" in line] == [["memorization", "baseline"], ["compression", "baseline"]]
-    file = scored / "history" / "0000" / "evaluation.json"
-    recorded = json.loads(file.read_text())
-    recorded["tasks"]["compression"]["settings"]["baseline"]["accuracy"] /= 2
-    file.write_text(json.dumps(recorded))
+    remeasured(scored / "history" / "0000", {"compression:baseline": -0.1})
     told = agent(scored, *asked)
     assert (told.exit_code, told.stdout.splitlines()[-1]) == (1, "0000 delta_net: differs")
     wrong = agent(scored, "replay", "0000", "--only", "memorization:seq_len=65")

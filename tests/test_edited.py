@@ -19,7 +19,7 @@ from agent.desk import Desk
 from agent.errors import BadInput
 
 TORTURE = int(os.environ.get("AGENT_TORTURE", "8"))
-FILES = ("attempt.json", "evaluation.json", "insight.md", "proposal.md", "check.json", "patch.diff", "results.csv", "llm.jsonl")
+FILES = ("attempt.json", "evaluation.json", "insight.md", "proposal.md", "check.json", "patch.diff", "results.csv", "runs.csv", "llm.jsonl")
 
 
 def delete_an_entry(root: Path, rng: random.Random) -> None:

@@ -56,7 +56,60 @@ def test_ids_follow_the_largest_folder_and_shipped_entries_come_first(root: Path
     (root / "history" / "r0007").mkdir()
     (root / "history" / "0043").write_text("a file in the way")
     assert [sealed(root), sealed(root)] == ["0042", "0044"]
-    assert [entry.id for entry in history.read(root).entries] == ["r0007", "0041", "0042", "0044"]
+    (root / "history" / "0045").symlink_to("nowhere")
+    assert sealed(root) == "0046"
+    past = history.read(root)
+    assert [entry.id for entry in past.entries] == ["0042", "0044", "0046"]
+    assert past.problems == (
+        "history/r0007: is empty; passed over",
+        "history/0041: is empty; passed over",
+        "history/0043: is not a folder; passed over",
+        "history/0045: is not a folder; passed over",
+    )
+
+
+def test_a_folder_without_a_record_is_named_whatever_else_is_in_it(root: Path) -> None:
+    folder = root / "history" / sealed(root)
+    (folder / "attempt.json").rename(folder / "evaluation.json")
+    told = "history/0000: neither attempt.json nor start.json is there; passed over"
+    assert history.read(root).problems == (told,)
+    with pytest.raises(BadInput, match=r"neither attempt\.json nor start\.json"):
+        history.read(root).find("0")
+    assert sealed(root) == "0001"  # no name is given twice
+
+
+def test_what_a_kill_leaves_before_an_entry_has_its_name_is_swept_away(root: Path) -> None:
+    begun = root / "history" / ".begun-1"
+    begun.mkdir()
+    (begun / "start.json").write_text("torn")
+    assert history.read(root) == history.Past((), ())
+    with history.writing(root):
+        assert not begun.exists()
+
+
+def test_a_begin_that_fails_leaves_nothing(root: Path) -> None:
+    with pytest.raises(ValueError, match="surrogate"):
+        history.begin(root, start(name="\udcff"))
+    assert list((root / "history").iterdir()) == []
+
+
+def test_a_history_that_is_no_folder_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "history").write_text("")
+    with pytest.raises(EnvironmentFault, match="history is not a folder"):
+        history.read(tmp_path)
+
+
+def test_an_entry_that_is_sealed_while_it_is_read_is_whole(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, read = history.begin(root, start()), history.read_record
+
+    def late(path: Path, model: type[Attempt]) -> Attempt | None:
+        found = read(path, model)
+        if found is None and path.name == "attempt.json":
+            opened.seal(attempt(opened))
+        return found
+
+    monkeypatch.setattr(history, "read_record", late)
+    assert [entry.status for entry in history.read(root).entries] == ["check-failed"]
 
 
 @pytest.mark.parametrize(

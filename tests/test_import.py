@@ -11,7 +11,8 @@ from rich.console import Console
 
 from agent import history, listing
 from agent.importer import Imported, import_files
-from agent.oldrecord import Line, decode, parse
+from agent.oldrecord import decode, parse
+from agent.oldtable import Line
 from agent.records import COLUMNS
 
 HEADER = "Unnamed: 0  Compress  Context Recall  Fuzzy Recall  Memorize  Noisy Recall  Selective Copy"
@@ -124,6 +125,63 @@ def test_a_table_with_quotes_or_in_markdown(table: str) -> None:
     assert not any("not understood" in oddity for oddity in found.oddities)
 
 
+SCORES = dict(zip(COLUMNS, ("0.1", "0.2", "0.3", "0.4", "0.5", "0.6"), strict=True))
+TASKS = "compression,in-context-recall,fuzzy-in-context-recall,memorization,noisy-in-context-recall,selective-copying"
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t", " | ", "|", "  "])
+@pytest.mark.parametrize("names", [",".join(COLUMNS), ",".join(COLUMNS).upper(), ",".join(COLUMNS).lower(), TASKS, TASKS.replace("-", "_")])
+def test_a_table_is_read_whatever_separates_its_cells_and_however_the_six_are_spelled(mark: str, names: str) -> None:
+    table = [["Model", *names.split(",")], ["one (v2)", *SCORES.values()], ["two", *SCORES.values()]]
+    found = parse("\n".join(mark.join(line) for line in table).encode())
+    assert found.lines == (Line("one (v2)", SCORES), Line("two", SCORES))
+    spelled = [oddity for oddity in found.oddities if "spelled otherwise" in oddity]
+    assert len(spelled) == (names != ",".join(COLUMNS))
+    assert not any("not understood" in oddity for oddity in found.oddities)
+
+
+@pytest.mark.parametrize(
+    ("table", "lines", "told"),
+    [
+        ("Rank,Model,Compress,Notes,Memorize\n1,net,0.1,a note,0.2", [("net", "0.1", "0.2")], "none of the six stay in record.txt alone: Rank, Notes"),
+        ('Model,Compress,Params,Memorize\nnet,0.1,"1,234",0.2', [("net", "0.1", "0.2")], "none of the six stay in record.txt alone: Params"),
+        ("Model,Compress,Memorize\na,0.1,x\nb,0.3,0.4", [("a", "0.1", None), ("b", "0.3", "0.4")], "the row 'a' has 'x' as Memorize, which is no plain number"),
+        ("Model,Compress,Memorize\na,10%,0.2", [("a", None, "0.2")], "the row 'a' has '10%' as Compress, which is no plain number"),
+        ("Model;Compress;Memorize\na;0,1;0.2", [("a", None, "0.2")], "the row 'a' has '0,1' as Compress, which is no plain number"),
+        ("Model  Compress  Memorize\na  0.1±0.01  0.2", [("a", None, "0.2")], "the row 'a' has '0.1±0.01' as Compress, which is no plain number"),
+        ('Model,Compress,Memorize\na,"1,234",0.2', [("a", None, "0.2")], "the row 'a' has '1,234' as Compress, which is no plain number"),
+        ("Model,Compress,Memorize\na,1.5,0.2", [("a", "1.5", "0.2")], "which is outside of 0 to 1: kept as it stands"),
+        ("Model,Compress,Memorize\n,0.1,0.2", [("", "0.1", "0.2")], "row line 0 of the table has no name"),
+        ("Model,Compress,Memorize\na,n/a,0.2", [("a", None, "0.2")], "the row 'a' has no Compress"),
+        ("Model,Compress,Memorize\na,0.1\nb,0.3,0.4", [("b", "0.3", "0.4")], "this line of the table is not understood: 'a,0.1'"),
+        ("Model,Compress,Memorize\na,0.1,0.2,0.9\nb,0.3,0.4", [("b", "0.3", "0.4")], "this line of the table is not understood: 'a,0.1,0.2,0.9'"),
+        ("Model  Compress  Memorize\na  0.1  0.2  0.9\nb  0.3  0.4", [("b", "0.3", "0.4")], "this line of the table is not understood: 'a 0.1 0.2 0.9'"),
+        ("Model  Compress  Memorize\na  0.1  x\nb  0.3  0.4", [("b", "0.3", "0.4")], "this line of the table is not understood: 'a 0.1 x'"),
+        ("| Model | Compress | Memorize |\n|---|---|\n| `a_b` | **0.1** | 0.2 |", [("a_b", "0.1", "0.2")], "the row 'a_b' has no Context Recall"),
+        ("Model,Compress,Memorize,compress\na,0.1,0.2,0.3", [("a", "0.3", "0.2")], "stand there twice, of which the last is kept: Compress"),
+        ("Model,Compress,Memorize\nthen, we saw, a lot\na,0.1,0.2", [("a", "0.1", "0.2")], "this line of the table is not understood: 'then, we saw, a lot'"),
+        ("Compress,Memorize\n0.1,0.2", [("", "0.1", "0.2")], "row line 0 of the table has no name"),
+        ("Model,Accuracy\nnet,0.4", [], "there is a table without any of the six columns ('Model,Accuracy')"),
+        ("Compression and memorization, in short, rise.", [], "there is no score table"),
+    ],
+)  # fmt: skip
+def test_of_a_table_what_is_sound_is_read_and_the_rest_is_told(
+    table: str, lines: list[tuple[str, str | None, str | None]], told: str
+) -> None:
+    found = parse(table.encode())
+    assert [(line.name, line.values.get("Compress"), line.values.get("Memorize")) for line in found.lines] == lines
+    assert any(told in oddity for oddity in found.oddities)
+
+
+def test_a_table_whose_words_are_apart_by_one_blank() -> None:
+    assert parse(f"Model {' '.join(COLUMNS)}\none (v2) {' '.join(SCORES.values())}".encode()).lines == (Line("one (v2)", SCORES),)
+
+
+def test_a_row_named_like_a_column_is_no_header() -> None:
+    found = parse(f"Model  {'  '.join(COLUMNS)}\nCompress  {'  '.join(SCORES.values())}\nnet  {'  '.join(SCORES.values())}".encode())
+    assert found.lines == (Line("Compress", SCORES), Line("net", SCORES))
+
+
 def test_comma_separated_values() -> None:
     text = ",Compress,Context Recall,Fuzzy Recall,Memorize,Noisy Recall,Selective Copy\n0,net,0.4,0.9,0.1,,0.9,0.9\n"
     (line,) = parse(text.encode()).lines
@@ -161,6 +219,17 @@ def test_an_entry_holds_the_record_verbatim_its_table_and_its_insight(root: Path
     assert (about["kind"], about["status"], about["name"], about["success"]) == ("imported", "imported", "wider_net", True)
 
 
+def test_a_table_that_is_gone_is_told_and_what_else_the_entry_holds_is_not_lost(root: Path) -> None:
+    table = root / "history" / (bring(root, one=record())["one"].id or "") / "results.csv"
+    for damage in (lambda: table.write_text("no table"), table.unlink, table.mkdir):
+        damage()
+        past = history.read(root)
+        assert [(row.name, row.lesson) for row in listing.rows(past)] == [("wider_net", INSIGHT.splitlines()[0])]
+        (problem,) = past.problems
+        assert problem.startswith("history/0000: results.csv ")
+        assert problem.endswith("; left out")
+
+
 def test_equal_rows_of_many_records_are_listed_once_with_their_sources(root: Path) -> None:
     bring(root, one=record(), two=record(PLAIN, name="newer_net"), three=record(PLAIN.replace("0.41", "0.43"), name=None))
     rows = listing.rows(history.read(root))
@@ -189,6 +258,12 @@ def test_a_file_that_is_no_record_is_refused_and_the_others_are_not(root: Path) 
     assert done["picture"].id is None
     assert "does not look like a record" in (done["picture"].refused or "")
     assert done["good"].id == "0000"
+    done = bring(root, bad="name,Compress,Memorize\none,0.1\ntwo,x,y", bare="name,Compress,Memorize\n", other="Model,Accuracy\nnet,0.4\n")
+    assert [imported.refused for imported in done.values()] == [
+        "it holds nothing but a score table with no row that can be read ('one,0.1'): no insights, no name",
+        "it holds nothing but a score table without rows: no insights, no name",
+        "it holds nothing but a table without any of the six columns ('Model,Accuracy'): no insights, no name",
+    ]
     missing = next(iter(import_files(root, [root / "nowhere.txt"], None, print)))
     assert missing.refused == "No such file or directory"
 

@@ -1,0 +1,250 @@
+"""The score table of an old record: printed in columns, also wrapped into blocks of them, comma-separated, or in Markdown."""
+
+import csv
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+
+from .records import COLUMN_OF, COLUMNS
+from .text import one_line
+
+STAMP = re.compile(r"^[ \t]*(\d{8})_(\d{6})[ \t]*$", re.MULTILINE)
+_ABSENT = ("", "...", "none", "-", "--", "nan", "n/a", "na")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_MARKS = ("|", "\t", "", ",", ";")  # what stands between cells; "": two blanks or more
+_SPELLINGS = {re.sub("[^a-z]", "", name.lower()): column for task, column in COLUMN_OF.items() for name in (task, column)}
+_WORDS = ("name", "model", "variant", "method", "operator", "architecture", "unnamed0", "")  # over names
+_PHRASE = "|".join(re.escape(column) for column in COLUMNS)
+_ONE_BLANK = re.compile(rf"(.*?)((?: ?\b(?:{_PHRASE})){{2,}})", re.IGNORECASE)
+_ROOT = re.compile("compress|recall|memori|selective", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the table; a value is its text as printed, absent where it is missing or NaN."""
+
+    name: str
+    values: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Header:
+    mark: str
+    cells: Sequence[str]
+
+    @cached_property
+    def columns(self) -> list[str | None]:
+        """Which of the six each is, in whatever spelling."""
+        return [_SPELLINGS.get(_letters(cell)) for cell in self.cells]
+
+    @cached_property
+    def name_at(self) -> int | None:
+        """The column of names: the first that is called so, else the first that is none of the six."""
+        others = [at for at, column in enumerate(self.columns) if column is None]
+        called = [at for word in _WORDS for at in others if _letters(self.cells[at]) == word]
+        return next(iter([*called, *others]), None)
+
+
+@dataclass
+class Table:
+    """What of a table was read, and a sentence for everything that is not as it should be."""
+
+    oddities: list[str]
+    rows: dict[str, dict[str, str]] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    header: _Header | None = None
+    lack: str | None = None  # what is wrong with a table of which no row can be read
+
+    def read(self, lines: Sequence[str]) -> list[Line]:
+        """Each row with its values joined."""
+        for line in lines:
+            if not line.strip(" \t|:+=-") or STAMP.match(line):
+                continue
+            if header := _header(line):
+                self.header = header
+                self._tell_columns(header)
+            elif self.header is not None and not self._take(line, self.header):
+                self.lack = self.lack or f"a score table with no row that can be read ({one_line(line, 80)!r})"
+                self.oddities.append(f"this line of the table is not understood: {one_line(line, 80)!r}")
+        if not self.rows:
+            self._tell_lack(lines)
+        named = [(self.names.get(key, ""), values) for key, values in self.rows.items()]
+        return _distinct([Line(name, _known(name, values, self.oddities)) for name, values in named], self.oddities)
+
+    def _tell_lack(self, lines: Sequence[str]) -> None:
+        if self.header is not None:
+            self.lack = self.lack or "a score table without rows"
+        elif above := _other_table(lines):
+            self.lack = f"a table without any of the six columns ({one_line(above, 80)!r})"
+        self.oddities.append(f"there is {self.lack or 'no score table'}")
+
+    def _tell_columns(self, header: _Header) -> None:
+        columns = list(zip(header.cells, header.columns, strict=True))
+        other = [cell for at, (cell, column) in enumerate(columns) if column is None and at != header.name_at and cell]
+        if other:
+            names = ", ".join(one_line(name, 40) for name in other)
+            self.oddities.append(f"columns that are none of the six stay in record.txt alone: {names}")
+        spelled = [f"{one_line(cell, 40)} as {column}" for cell, column in columns if column and cell != column]
+        if spelled:
+            self.oddities.append(f"columns that are spelled otherwise: {', '.join(spelled)}")
+        twice = [column for column in COLUMNS if header.columns.count(column) > 1]
+        if twice:
+            self.oddities.append(f"columns that stand there twice, of which the last is kept: {', '.join(twice)}")
+
+    def _take(self, line: str, header: _Header) -> bool:
+        """Whether the line is a row; the number in front of it, else its name, joins blocks."""
+        placed = _placed(line, header) or (_from_the_right(line, header) if header.mark == "" else None)
+        if placed is None:
+            return False
+        number, name, values = placed
+        key = number or name or f"line {len(self.rows)}"
+        while key in self.rows and next(iter(values)) in self.rows[key]:
+            key += "'"  # the same number or name once more is another row
+        if name:
+            self.names[key] = name
+        elif key not in self.rows:
+            self.oddities.append(f"row {key} of the table has no name")
+        self.rows.setdefault(key, {}).update(values)
+        return True
+
+
+def _letters(cell: str) -> str:
+    return re.sub("[^a-z0-9]", "", cell.lower())
+
+
+def _cells(line: str, mark: str) -> list[str]:
+    if mark == "|":
+        return [cell.strip(" \t*`") for cell in line.strip().removeprefix("|").removesuffix("|").split("|")]
+    if mark == "\t":
+        return [cell.strip() for cell in line.split("\t")]
+    if mark == "":
+        return re.split(r"\s{2,}", line.strip().removesuffix("\\").strip())
+    try:
+        return [cell.strip() for cell in next(csv.reader([line], delimiter=mark), [])]
+    except csv.Error:  # a cell without end is none of a table
+        return []
+
+
+def _header(line: str) -> _Header | None:
+    """Of a line that names columns: one of the six as it is spelled here, or two in any spelling."""
+    if not _ROOT.search(line):
+        return None
+    for mark in _MARKS:
+        header = _Header(mark, _cells(line, mark)) if mark in line else None
+        if header is None or not any(header.columns) or any(_number(cell) is not None for cell in header.cells):
+            continue
+        is_prose = mark in (",", ";") and _letters(header.cells[0]) not in _WORDS  # with one of these words in it
+        if sum(map(bool, header.columns)) > 1 or (not is_prose and any(cell in COLUMNS for cell in header.cells)):
+            return header
+    if match := _ONE_BLANK.fullmatch(line.strip()):
+        return _Header("", [*filter(None, [match[1].strip()]), *re.findall(_PHRASE, match[2], re.IGNORECASE)])
+    return None
+
+
+Placed = tuple[str, str, dict[str, str]]
+"""Of a row the number in front of it, its name and its values."""
+
+
+def _placed(line: str, header: _Header) -> Placed | None:
+    """By the place of each cell; a row may have one more in front, its number or, where no column is for names, its name."""
+    cells, number, name = _cells(line, header.mark), "", ""
+    if len(cells) == len(header.cells) + 1 and (cells[0].isdigit() or header.name_at is None):
+        number, name, cells = (cells[0], "", cells[1:]) if cells[0].isdigit() else ("", cells[0], cells[1:])
+    if len(cells) != len(header.cells):
+        return None
+    if header.name_at is not None:
+        name = cells[header.name_at]
+    if header.mark == "" and name.isdigit() and not number:  # what is printed in columns has nothing where it has no name
+        number, name = name, ""
+    values = {column: cell for column, cell in zip(header.columns, cells, strict=True) if column}
+    if not (all if header.mark == "" else any)(map(_is_cell, values.values())):
+        return None
+    return number, _told(name), values
+
+
+def _from_the_right(line: str, header: _Header) -> Placed | None:
+    """By counting from the right, as a name may hold anything, two blanks too."""
+    columns = header.columns[header.columns[0] is None :]
+    parts = line.split()
+    front, cells = parts[: len(parts) - len(columns)], parts[len(parts) - len(columns) :]
+    if len(parts) < len(columns) or not all(map(_is_cell, cells)):
+        return None
+    numbered = bool(front) and front[0].isdigit()
+    text = line.rsplit(None, len(columns))[0] if front else ""
+    name = re.sub(r"^\s*\d+\s?", "", text).strip() if numbered else text.strip()
+    *before, last = re.split(r"\s{2,}", name)
+    if before and _is_cell(last):
+        return None  # more values than columns
+    values = {column: cell for column, cell in zip(columns, cells, strict=True) if column}
+    return front[0] if numbered else "", _told(name), values
+
+
+def _told(name: str) -> str:
+    return "" if name.lower() in ("nan", "none") else name
+
+
+def _is_cell(text: str) -> bool:
+    """Whether it holds a number or a word for none, also one written as no printer of tables writes it."""
+    if text.lower() in _ABSENT or _number(text) is not None:
+        return True
+    return any(map(str.isdigit, text)) and not any(map(str.isalpha, text))
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _other_table(lines: Sequence[str]) -> str | None:
+    """The first line that looks like the header of a table of something else."""
+    told = [line for line in lines if line.strip(" \t|:+=-")]
+    return next((above for above, below in pairwise(told) for mark in _MARKS if _heads(_cells(above, mark), _cells(below, mark))), None)
+
+
+def _heads(above: Sequence[str], below: Sequence[str]) -> bool:
+    return len(above) > 1 and len(below) - len(above) in (0, 1) and _number(below[-1]) is not None and _number(above[-1]) is None
+
+
+def _known(name: str, values: dict[str, str], oddities: list[str]) -> dict[str, str]:
+    """The numbers among the values, each as printed; one that can't be a score stays and is told."""
+    return {column: text for column, text in values.items() if _is_known(f"the row {one_line(name, 100)!r}", column, text, oddities)}
+
+
+def _is_known(row: str, column: str, text: str, oddities: list[str]) -> bool:
+    value, where = _number(text), f"{row} has {one_line(text, 40)!r} as {column}"
+    if text.lower() in _ABSENT or (value is not None and math.isnan(value)):
+        return False
+    if value is not None and math.isinf(value):
+        oddities.append(f"{where}, which is no finite number: it stays in record.txt alone")
+        return False
+    if value is None or not _NUMBER.fullmatch(text):
+        oddities.append(f"{where}, which is no plain number: it stays in record.txt alone")
+        return False
+    if not 0 <= value <= 1:
+        oddities.append(f"{where}, which is outside of 0 to 1: kept as it stands")
+    return True
+
+
+def _distinct(lines: list[Line], oddities: list[str]) -> list[Line]:
+    """Equal rows once; rows of one name with other values all, and told; so is what is missing."""
+    kept: list[Line] = []
+    seen: dict[str, list[Line]] = {}
+    for line in lines:
+        if line in seen.get(line.name, ()):
+            oddities.append(f"the row {one_line(line.name, 100)!r} stands there twice, with the same values")
+            continue
+        if line.name in seen:
+            oddities.append(
+                f"the name {one_line(line.name, 100)!r} stands there with different values: both are kept"
+            )
+        missing = [column for column in COLUMNS if column not in line.values]
+        if missing:
+            oddities.append(f"the row {one_line(line.name, 100)!r} has no {', '.join(missing)}")
+        kept.append(line)
+        seen.setdefault(line.name, []).append(line)
+    return kept
