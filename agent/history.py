@@ -33,10 +33,13 @@ class Entry:
 
     id: str
     folder: Path
-    start: Start | None
-    attempt: Attempt | None
+    about: Start  # attempt.json, or start.json where it is not sealed
     evaluation: Evaluation | None
     running: bool
+
+    @property
+    def attempt(self) -> Attempt | None:
+        return self.about if isinstance(self.about, Attempt) else None
 
     @property
     def status(self) -> str:
@@ -45,13 +48,8 @@ class Entry:
         return "running" if self.running else "interrupted"
 
     @property
-    def about(self) -> Start | None:
-        """What is known of it, sealed or not."""
-        return self.attempt or self.start
-
-    @property
     def name(self) -> str | None:
-        return self.about.name if self.about else None
+        return self.about.name
 
     @property
     def is_imported(self) -> bool:
@@ -158,15 +156,15 @@ def load(folder: Path) -> Entry:
     if not folder.is_dir():
         raise ValueError("is not a folder")
     sealed = folder / "attempt.json"
-    start = read_record(sealed, Attempt) or read_record(folder / "start.json", Start) or read_record(sealed, Attempt)  # just now?
-    if start is None:
+    about = read_record(sealed, Attempt) or read_record(folder / "start.json", Start) or read_record(sealed, Attempt)  # just now?
+    if about is None:
         there = any(not path.name.startswith(".") for path in folder.iterdir())
         raise ValueError("neither attempt.json nor start.json is there" if there else "is empty")
-    if start.id != folder.name:
-        raise ValueError(f"its record says that it is {one_line(start.id, 40)}: a copy?")
-    attempt = start if isinstance(start, Attempt) else None
-    evaluation = _evaluation(folder, attempt) if attempt else None
-    return Entry(folder.name, folder, start, attempt, evaluation, attempt is None and is_locked(folder / "start.json"))
+    if about.id != folder.name:
+        raise ValueError(f"its record says that it is {one_line(about.id, 40)}: a copy?")
+    if isinstance(about, Attempt):
+        return Entry(folder.name, folder, about, _evaluation(folder, about), running=False)
+    return Entry(folder.name, folder, about, None, is_locked(folder / "start.json"))
 
 
 def _evaluation(folder: Path, attempt: Attempt) -> Evaluation | None:
@@ -275,9 +273,9 @@ def begin(root: Path, known: Start) -> Pass:
 
 def reopen(entry: Entry) -> Pass:
     """Go on with an entry that was interrupted."""
-    if entry.start is None or entry.attempt is not None:
+    if entry.attempt is not None:
         raise ValueError(f"{entry.id} is not an interrupted entry")
-    return Pass(entry.folder, entry.start, _hold(entry.folder))
+    return Pass(entry.folder, entry.about, _hold(entry.folder))
 
 
 def _hold(folder: Path) -> FileIO:

@@ -10,11 +10,9 @@ from pathlib import Path
 from . import variants
 from .errors import BadInput
 from .history import Entry, Past, read_check
-from .records import Start
 from .reply import ReplyError, parse
 from .text import one_line
 
-_UNKNOWN = "Passed over, with neither start.json nor attempt.json:"
 _TOLD = 3  # entries of one sentence, and sentences: a list that comes again at every start is not read
 
 
@@ -25,14 +23,12 @@ def left_over(past: Past) -> list[Entry]:
 
 def lost(entry: Entry) -> str | None:
     """How it was interrupted, where it can never be gone on with: no reply is stored, nothing passed its gates."""
-    if entry.start is None:
-        return None if any(entry.folder.glob("[!.]*")) else "killed as it began"
-    if entry.start.kind != "attempt" or entry.start.source is not None:
+    if entry.about.kind != "attempt" or entry.about.source is not None:
         return "killed while it was recorded"
     report = read_check(entry.folder)
     if report is not None:
         return None if report.verdict == "pass" else "killed after its gates had rejected it"
-    if entry.start.name is not None:
+    if entry.name is not None:
         return "killed in its gates"
     return None if stored_reply(entry) else "killed before a proposal came"
 
@@ -71,14 +67,14 @@ def waiting(entries: Iterable[Entry], root: Path) -> list[str]:
     """Which commands go on with them, in a few sentences."""
     told: dict[str, list[str]] = {}
     for entry in entries:
-        how = f"Interrupted: {_command(entry.start, entry, root)} goes on with" if entry.start else _UNKNOWN
-        told.setdefault(how, []).append(entry.id)
+        told.setdefault(f"Interrupted: {_command(entry, root)} goes on with", []).append(entry.id)
     more = sum(map(len, list(told.values())[_TOLD:]))
     sentences = [f"{how} {_some(ids)}" for how, ids in told.items()][:_TOLD]
     return sentences + ([f"Interrupted under other settings: {more} more, as `agent list` shows"] if more else [])
 
 
-def _command(known: Start, entry: Entry, root: Path) -> str:
+def _command(entry: Entry, root: Path) -> str:
+    known = entry.about
     words = ["score", known.name] if known.name else ["run", "--proposer", known.proposer or ""]
     words += ["--model", known.model] if known.model else []
     command = shlex.join(["agent", *words, "--protocol", known.protocol or "", "--seed", str(known.seed)])
@@ -102,7 +98,7 @@ def put_back_orphans(root: Path, past: Past, passed_over: Iterable[Entry]) -> No
 
 def proposed_name(entry: Entry) -> str | None:
     """The name in its proposal; None for an attempt at a variant that was stored before."""
-    if entry.start is None or entry.start.name is not None:
+    if entry.name is not None:
         return None
     try:
         return parse(stored_reply(entry) or "").name

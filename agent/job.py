@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import history
@@ -11,7 +11,6 @@ from .desk import Desk
 from .errors import BadInput
 from .evaluate import Evaluator
 from .exchange import LLMError
-from .files import write_whole
 from .history import Entry, Pass
 from .insight import in_short, measured_insight
 from .interrupted import checked_name, left_over, lost
@@ -58,12 +57,9 @@ def tidy(root: Path, repo: Repo | None, say: Callable[[str], None]) -> None:
 
 
 def _seal_lost(entry: Entry, how: str, say: Callable[[str], None]) -> None:
-    nothing = dict.fromkeys(Start.model_fields) | {"version": VERSION, "id": entry.id, "kind": "attempt"}
-    known = entry.start or Start.model_validate(nothing)
     try:
-        write_whole(entry.folder / "start.json", known.model_dump_json(indent=2) + "\n")
-        with history.reopen(replace(entry, start=known)) as opened:
-            opened.seal(_attempt(known, checked_name(entry), Failed("interrupted", how)))
+        with history.reopen(entry) as opened:
+            opened.seal(_attempt(entry.about, checked_name(entry), Failed("interrupted", how)))
         say(f"{entry.id} was {how}: sealed as interrupted")
     except OSError as error:
         say(f"{entry.id} was {how}, and cannot be sealed: {error.strerror}")

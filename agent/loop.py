@@ -65,9 +65,8 @@ def _interrupted(job: Job, is_ours: Callable[[Start], bool]) -> tuple[Past, list
     going_on = [
         entry
         for entry in left_over(past)
-        if entry.start
-        and (entry.start.protocol, entry.start.seed) == settings
-        and is_ours(entry.start)
+        if (entry.about.protocol, entry.about.seed) == settings
+        and is_ours(entry.about)
         and is_as_checked(entry, job.root)
     ]
     others = [entry for entry in left_over(past) if entry not in going_on]

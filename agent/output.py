@@ -61,7 +61,7 @@ def print_done(out: Console, root: Path, done: list[Entry], *, in_full: bool = F
 
 def without_a_score(done: Sequence[Entry]) -> str | None:
     """That none of the attempts got a score, and how they ended; None where one did."""
-    made = [entry.status for entry in done if entry.about and entry.about.proposer and entry.status != "interrupted"]
+    made = [entry.status for entry in done if entry.about.proposer and entry.status != "interrupted"]
     if not made or "scored" in made:
         return None
     ended = ", ".join(f"{count} {status}" for status, count in sorted(Counter(made).items()))

@@ -95,7 +95,7 @@ def _new_parent(root: Path, past: Past, protocol: ProtocolInfo, number: int) -> 
 
 def _parent_of(begun: Entry, root: Path, past: Past, protocol: ProtocolInfo) -> str:
     """Its parent as it was when that entry was begun, or BadInput: a reply fits no other source."""
-    name = (begun.start.parent if begun.start else None) or ""
+    name = begun.about.parent or ""
     if name not in variants.names(root):
         raise BadInput(f"its parent {name} is no longer in variants/")
     if name not in {parent.name for parent in parents(root, past.until(begun.id), protocol)}:
@@ -150,7 +150,7 @@ def _freshness(parent: Entry, past: Past) -> float:
         for entry in past.entries
         if entry.attempt and entry.attempt.parent == parent.name and entry.status != "interrupted"
     ]
-    under_way = sum(entry.running and entry.start.parent == parent.name for entry in past.entries if entry.start)
+    under_way = sum(entry.running and entry.about.parent == parent.name for entry in past.entries)
     wasted = sum(child.status != "scored" or child.versus_parent == "worse" for child in children)
     return 1 / math.sqrt(1 + len(children) + under_way) / (1 + wasted / 3)
 

@@ -176,7 +176,7 @@ def replay(job: Job, entry: Entry, *, only: tuple[Key, ...] = (), out: Path | No
                     new,
                     "replay",
                     entry.id,
-                    entry.about.parent if entry.about else None,
+                    entry.about.parent,
                 )
         return done
 

@@ -177,8 +177,7 @@ def _digest_in(root: Path, commit: str, name: str) -> str:
 
 
 def _message(entry: Entry) -> str:
-    about = entry.attempt
-    title = f"{about.kind if about else 'attempt'} {entry.id}: {one_line(entry.name or '(no name)', 100)}"
+    title = f"{entry.about.kind} {entry.id}: {one_line(entry.name or '(no name)', 100)}"
     lesson = f"\n\n{entry.lesson}" if entry.lesson else ""
     return f"{title}, {entry.status}{lesson}"
 

@@ -27,7 +27,7 @@ def as_json(entry: Entry, past: Past) -> dict[str, Any]:
     report = read_check(entry.folder)
     return {
         **(row.as_json() if row else {"id": entry.id}),
-        **(entry.about.model_dump(mode="json") if entry.about else {}),
+        **entry.about.model_dump(mode="json"),
         "folder": str(entry.folder),
         "files": files(entry),
         "proposal": entry.prose("proposal.md"),
@@ -124,12 +124,11 @@ def _known(entry: Entry) -> Iterator[tuple[str, str | None]]:
     about, attempt, evaluation = entry.about, entry.attempt, entry.evaluation
     yield "entry", f"{entry.id}  {entry.name or '(no name)'}"
     yield "status", entry.status + (f": {attempt.error}" if attempt and attempt.error else "")
-    if about:
-        yield "kind", about.kind + (f" of {about.source}" if about.source else "")
-        yield "parent", about.parent
-        yield "proposer", " ".join(filter(None, (about.proposer, about.model)))
-        yield "started", about.started.isoformat(" ") if about.started else None
-        yield "base commit", about.base_commit
+    yield "kind", about.kind + (f" of {about.source}" if about.source else "")
+    yield "parent", about.parent
+    yield "proposer", " ".join(filter(None, (about.proposer, about.model)))
+    yield "started", about.started.isoformat(" ") if about.started else None
+    yield "base commit", about.base_commit
     if evaluation:
         yield (
             "protocol",
@@ -139,7 +138,7 @@ def _known(entry: Entry) -> Iterator[tuple[str, str | None]]:
             ),
         )
         yield "devices" if len(evaluation.devices) > 1 else "device", ", ".join(evaluation.devices)
-    elif about:
+    else:
         yield "protocol", about.protocol
     spent = totals(entry.prose("llm.jsonl") or "")
     if spent["exchanges"]:
@@ -173,13 +172,13 @@ def proposal_of(entry: Entry) -> Proposal | None:
 
 def _other(entry: Entry, past: Past) -> Entry | None:
     """The entry that its scores stand beside."""
-    parent = entry.about.parent if entry.about else None
+    parent = entry.about.parent
     return beside(past, entry.name, parent, entry.evaluation) if entry.evaluation else None
 
 
 def measured(entry: Entry, past: Past) -> Iterator[Table]:
     """The scores beside the parent's or the baseline's, and of a row that is not whole the settings that are done."""
-    parent = entry.about.parent if entry.about else None
+    parent = entry.about.parent
     before = _other(entry, past)
     title = "parent" if before is None or before.name == parent else one_line(before.name or "", 40)
     yield _scores(entry, before, title)
@@ -201,7 +200,7 @@ def _scores(entry: Entry, before: Entry | None, title: str) -> Table:
         cells = _cells(new, old.get(column), bar(noise.get(column)), predicted)
         grid.add_row(column, cell(new) or _done(entry, column), *cells)
     cells = _cells(entry.mad_score, mean_score(old), mean_bar(noise), None)
-    grid.add_row(mean_name(entry.about.protocol if entry.about else None), cell(entry.mad_score) or "partial", *cells)
+    grid.add_row(mean_name(entry.about.protocol), cell(entry.mad_score) or "partial", *cells)
     return grid
 
 
@@ -256,7 +255,7 @@ def _forms(root: Path, name: str) -> list[str]:
 
 def _left_out(entry: Entry, root: Path) -> str:
     """A child has the forms that its proposal gave; which of the parent's it has not must be told."""
-    parent = entry.about.parent if entry.about else None
+    parent = entry.about.parent
     if not parent or not entry.name or parent not in variants.names(root):
         return ""
     missing = [form for form in _forms(root, parent) if form not in _forms(root, entry.name)]
