@@ -36,6 +36,8 @@ Ended = tuple[Entry, Unanswered | None]
 
 def run(job: Job, iterations: int) -> Generator[Entry, None, None]:
     """Go on with what was interrupted, score the baseline if nothing is scored, then make new attempts."""
+    if not variants.names(job.root):  # a folder that is no project is told, and left as it was
+        variants.sources(variants.folder_of(job.root, BASELINE))
     with history.writing(job.root):
         tidy(job.root, job.repo, job.reporter.say)
         yield from _finish_interrupted(job)

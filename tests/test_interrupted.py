@@ -12,7 +12,7 @@ from agent.evaluate import Evaluator
 from agent.exchange import LLMError
 from agent.history import Entry
 from agent.importer import import_files
-from agent.job import Job
+from agent.job import Job, tidy
 from agent.listing import rows
 from agent.progress import Reporter
 from agent.proposers import Manual, Prompted
@@ -54,20 +54,19 @@ def test_the_environment_ends_the_run_and_the_next_one_goes_on(
 
 def test_one_that_had_no_reply_is_sealed_once_and_counts_as_nothing(checkout: Path, make_job: MakeJob, said: Said) -> None:
     entry = killed(make_job([KeyboardInterrupt()]), KeyboardInterrupt)
-    (checkout / "history" / "0002").mkdir()
     before = policy.brief(checkout, history.read(checkout), make_job().protocol, 0, 7, make_job().desk)
     assert list(loop.run(make_job(commit=True), 0)) == []
-    told = "0001 was killed before a proposal came: sealed as interrupted\n0002 was killed as it began: sealed as interrupted\n"
+    told = "0001 was killed before a proposal came: sealed as interrupted\n"
     assert said().endswith(told)
     assert list(loop.run(make_job(commit=True), 0)) == []
     assert said().endswith(told)
     assert git(checkout, "status", "--porcelain") == ""
-    assert git(checkout, "log", "-2", "--format=%s") == "attempt 0002: (no name), interrupted\nattempt 0001: (no name), interrupted\n"
+    assert git(checkout, "log", "-1", "--format=%s") == "attempt 0001: (no name), interrupted\n"
     past = history.read(checkout)
     sealed = past.find(entry.id)
     assert sealed.attempt
     assert (sealed.attempt.parent, sealed.attempt.success, sealed.attempt.error) == ("delta_net", None, "killed before a proposal came")
-    assert [(row.status, row.success) for row in rows(past)] == [("scored", True), ("interrupted", False), ("interrupted", False)]
+    assert [(row.status, row.success) for row in rows(past)] == [("scored", True), ("interrupted", False)]
     after = policy.brief(checkout, past, make_job().protocol, 0, 7, make_job().desk)
     assert (after.failures, after.tried, after.table) == (before.failures, before.tried, before.table)
     (parent,) = policy.parents(checkout, past, make_job().protocol)
@@ -224,16 +223,18 @@ def test_an_entry_that_lost_its_record_is_not_sealed_over(root: Path, make_job: 
     (root / "history" / "0000" / "attempt.json").unlink()
     list(loop.run(make_job(), 0))
     assert not (root / "history" / "0000" / "attempt.json").exists()
-    assert "Passed over, with neither start.json nor attempt.json: 0000\n" in said()
+    assert "history/0000: neither attempt.json nor start.json is there; passed over\n" in said()
 
 
 def test_what_cannot_be_sealed_is_told_and_the_run_goes_on(
     root: Path, make_job: MakeJob, said: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (root / "history" / "0000").mkdir(parents=True)
-    monkeypatch.setattr("agent.job.write_whole", lambda *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+    begin(root, kind="attempt").__exit__()
+    with monkeypatch.context() as patched:
+        patched.setattr(history.Pass, "seal", lambda *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+        tidy(root, None, make_job().reporter.say)
+    assert "0000 was killed before a proposal came, and cannot be sealed: Permission denied" in said()
     assert [entry.id for entry in loop.run(make_job(), 0)] == ["0001"]
-    assert "0000 was killed as it began, and cannot be sealed: Permission denied" in said()
 
 
 def test_an_answer_of_an_earlier_try_is_not_read_again(root: Path, make_job: MakeJob) -> None:
