@@ -69,7 +69,8 @@ class Conversation:
         """
         if self.failure:
             raise self.failure
-        wait = self._patience(header["request"], deadline)
+        sizes = f" of {' x '.join(map(str, tensors['v'].shape))} values" if "v" in tensors else ""
+        wait = self._patience(f"{header['request']}{sizes}", deadline)
         try:
             wire.send(self._request, header, tensors, wait=wait)
             while True:

@@ -28,13 +28,13 @@ COARSE = 3e-2
 def reach(operator: OperatorProcess, probe: Probe) -> None:
     """A gradient reaches q, k, v, beta, every projection and every declared parameter, else it can't be trained.
 
-    A bound may wait for larger inputs, or for a parameter that has moved: one kind of inputs must reach it, with more
-    than what rounding leaves of a factor that cancels.
+    A bound may wait for larger or smaller inputs, or for a parameter that has moved: one kind of inputs must reach it, with
+    more than what rounding leaves of a factor that cancels.
     """
     T = 4 * probe.chunk_size + 1
     dead: set[str] | None = None
-    for scale, far in ((1.0, 0.0), (10.0, 0.0), (1.0, -4.0), (60.0, 4.0)):
-        x = probe.inputs(operator, 2, T, scale=scale)
+    for scale, far, calm in ((1.0, 0.0, False), (1.0, 0.0, True), (10.0, 0.0, False), (1.0, -4.0, False), (60.0, 4.0, False)):
+        x = probe.inputs(operator, 2, T, scale=scale, calm=calm)
         x = {n: v if n in probe.over_time(x) else v + far for n, v in x.items()}
         _, grads = operator.vjp(x, probe.randn(2, probe.num_heads, T, probe.head_dim), chunk_size=probe.chunk_size)
         felt = {n: float(g.double().norm() * x[n].double().norm()) for n, g in grads.items() if g is not None}
@@ -43,7 +43,7 @@ def reach(operator: OperatorProcess, probe: Probe) -> None:
         dead = unreached if dead is None else dead & unreached
         if not dead:
             return
-    raise Rejected(f"no gradient reaches {', '.join(sorted(dead or ()))} at T = {T}; use each input, without detach() on the way")
+    raise Rejected(f"no gradient reaches {', '.join(sorted(dead or ()))} at T = {T}, with small inputs or large ones; use each input, without detach() on the way")
 
 
 # --- precision ----------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ SIZES = (1.0, 50.0, 3000.0)
 """Magnitudes of what is put in place: a leak scaled down by 1e-5 must show, and one behind a normalisation too."""
 FEW, LEAST = 64, 8
 """One row in FEW may overflow, and one at all where there are LEAST or more."""
+PACKED = 768  # rows that the trainer hands over at once
 PROTOCOL = (32, 64, 127, 128, 255, 256, 511, 512, 1023, 1024)
 """Lengths that the trainer uses, with and without the last token."""
 
@@ -217,7 +218,10 @@ def backward(operator: OperatorProcess, probe: Probe) -> None:
         for calm in (False, True):
             _backward(operator, probe, 2, T, probe.dtype, calm)
     _backward(operator, probe, 2, probe.randint(33, 130), probe.dtypes[-1])
-    _backward(operator, probe, 768, 5, probe.dtype)
+    began, few = operator.clock(), 24
+    _backward(operator, probe, few, 5, probe.dtype)
+    affordable = int(few * operator.timeout / 4 / max(operator.clock() - began, 1e-3))
+    _backward(operator, probe, min(PACKED, max(few, affordable)), 5, probe.dtype)
 
 
 def _backward(operator: OperatorProcess, probe: Probe, B: int, T: int, dtype: torch.dtype, calm: bool = False) -> None:

@@ -1,0 +1,67 @@
+"""The last four chunks' mean keys and values, attended to beside the state.
+
+A chunk that has ended leaves its beta-weighted mean key and value in a ring of four; queries of later chunks attend to
+the ring by softmax with a null entry. Depends on chunk_size. The delta rule goes on as it was.
+"""
+
+import torch
+import torch.nn.functional as F
+
+def to_chunks(x, chunk_size):
+    """[B, H, T, D] -> float32 [B * H, N, C, D], zeros after the last token."""
+    B, H, T, D = x.shape
+    return F.pad(x.float(), (0, 0, 0, -T % chunk_size)).reshape(B * H, -1, chunk_size, D)
+
+
+def l2norm(x):
+    return x * torch.rsqrt((x * x).sum(-1, keepdim=True) + 1e-6)
+
+
+def invert_unit_lower(L):
+    """(I + L)^-1, L [..., C, C] strictly lower triangular: inverts diagonal blocks of 1, 2, 4 .. C rows."""
+    C, shape = L.shape[-1], L.shape
+    row = torch.arange(C, device=L.device)
+    apart = row[:, None] ^ row  # apart >> s == 1: in one block of 2^(s+1) rows, in different halves of it
+    L = L.reshape(-1, C, C)
+    X = torch.eye(C, device=L.device) - L.detach() * (apart == 1)
+    for s in range(1, (C - 1).bit_length()):
+        X = torch.where(apart >> s == 1, -(X @ L.detach() @ X), X)
+    # A last Newton step, X <- 2 X - X (I + L) X: it sharpens X and carries the gradient, in two products.
+    return torch.baddbmm(X, X, torch.baddbmm(X, L, X), beta=2, alpha=-1).reshape(shape)
+
+
+RING = 4
+
+
+def parameters(num_heads, head_dim, generator):
+    return {"sharpness": torch.full((num_heads,), 1.0), "null": torch.zeros(num_heads), "weight": torch.full((num_heads,), 0.5)}
+
+
+def delta_rule(q, k, v, beta, *, chunk_size, sharpness, null, weight):
+    B, H, T, K = q.shape
+    V, dtype = v.shape[-1], q.dtype
+
+    q, k, v, beta = (to_chunks(x, chunk_size) for x in (q, k, v, beta[..., None]))
+    q = l2norm(q) * K**-0.5
+    k = l2norm(k)
+    sharpness = sharpness.float().exp().reshape(B * H, 1, 1) * K**0.5
+    null = null.float().reshape(B * H, 1, 1).expand(-1, chunk_size, 1)
+    weight = weight.float().reshape(B * H, 1, 1)
+    share = beta / (beta.sum(-2, keepdim=True) + 1e-6)
+    mean_k, mean_v = ((share * x).sum(-2) for x in (k, v))  # [B * H, N, .]
+
+    k_beta = k * beta
+    T_inv = invert_unit_lower((k_beta @ k.mT).tril(-1))  # [B * H, N, C, C]
+    U = T_inv @ (v * beta)
+    W = T_inv @ k_beta
+    A = (q @ k.mT).tril()  # intra-chunk weights
+
+    S = v.new_zeros(B * H, K, V)
+    outputs = []
+    for n, (q_i, k_i, U_i, W_i, A_i) in enumerate(zip(*(x.unbind(1) for x in (q, k, U, W, A)), strict=True)):
+        u_i = U_i - W_i @ S
+        ring_k, ring_v = (x[:, max(n - RING, 0) : n] for x in (mean_k, mean_v))
+        p = torch.cat((null, q_i @ ring_k.mT * sharpness), dim=-1).softmax(-1)[..., 1:]
+        outputs.append(q_i @ S + A_i @ u_i + weight * (p @ ring_v))
+        S = S + k_i.mT @ u_i
+    return torch.stack(outputs, dim=1).reshape(B, H, -1, V)[:, :, :T].to(dtype)
