@@ -143,8 +143,8 @@ def cost(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
         if exponent <= 1.25:
             break
     for longest in (8 * T, 16 * T):
-        if exponent <= 1.5:
-            break
+        if exponent <= 1.5 and (longest > 8 * T or probe.properties["milliseconds_a_token"] > 0.2):
+            break  # what is quick is asked once beyond all lengths that are trained
         for _ in range(3):
             again(longest // 2, longest)
             last, all_ = (math.log2(times[longest] / times[n]) for n in (longest // 2, 2 * T))

@@ -7,6 +7,9 @@ from evaluator.gates.probe import Probe, Rejected, Tensors, apart, gap, size
 from evaluator.gates.rounding import another_way
 from evaluator.operator import OperatorProcess
 
+LONG = 10
+"""Rounding may have grown as much after hundreds of tokens."""
+
 
 def recurrence(operator: OperatorProcess, probe: Probe) -> dict[str, object] | None:
     """A recurrent form, where there is one, says the same token by token with a state of constant size."""
@@ -23,8 +26,20 @@ def recurrence(operator: OperatorProcess, probe: Probe) -> dict[str, object] | N
         other = found.grads[name]
         if grad is not None and (other is None or _far(grad, other, probe)):
             raise Rejected(f"recurrence and delta_rule differ in the gradient to {name}")
+    if probe.properties.get("milliseconds_a_token", 0.0) < 1:
+        _far_on(operator, probe)
     _constant(found.state_sizes, probe)
     return {"recurrent_state": found.state_sizes[-1]}
+
+
+def _far_on(operator: OperatorProcess, probe: Probe) -> None:
+    """The same after hundreds of tokens, as one form may count them."""
+    T = probe.randint(700, 1000)
+    x = probe.inputs(operator, 1, T)
+    o = operator.forward(x, chunk_size=probe.chunk_size)
+    found = operator.recurrence(x, torch.zeros_like(x["v"])).o
+    if (moved := apart(found, o)) > LONG * another_way(operator, probe, x, o):
+        raise Rejected(f"recurrence and delta_rule differ by {moved:.3g} of the largest output after hundreds of tokens (T = {T})")
 
 
 def _far(grad: Tensor, other: Tensor, probe: Probe) -> bool:

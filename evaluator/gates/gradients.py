@@ -18,6 +18,8 @@ SPREAD = 0.2
 """Slopes over three steps that differ by more than this part of the largest are none."""
 LONG_ALLOWED = 0.05
 """Of a long sequence, in which rounding grows too."""
+UNLIKE = 1e-2
+"""Of a gradient's norm: powers of two round alike, but float16 inside loses what is small."""
 UNFELT = 1e-6
 """Of the largest product of an input and its gradient: rounding alone gives 6e-9, the least of honest operators was 3e-5."""
 ALL = "all inputs"
@@ -163,6 +165,7 @@ def derivative(operator: OperatorProcess, probe: Probe) -> None:
     Of an input that is rounded to a few values, signs for one, there is none: a straight-through gradient must then point
     where long steps lead.
     """
+    _proportional(operator, probe)
     coarse = set(probe.properties.get("coarse_inputs") or ())
     allowed = {"float64": 1e-5, "float32": 1e-2, "lower": 0.05}[probe.precision]
     if coarse:
@@ -193,6 +196,26 @@ def _alignment(checks: list[Check]) -> float:
     said = torch.tensor([c.claimed / c.scale for c in checks])
     moved = torch.tensor([(c.slopes[-2] + c.slopes[-1]) / c.scale for c in checks])
     return float(torch.cosine_similarity(said, moved, dim=0))
+
+
+def _proportional(operator: OperatorProcess, probe: Probe) -> None:
+    """What comes back is proportional to what is sent: that of a mean over a batch of tokens is small.
+
+    By powers of two, so that float32 rounds alike at every size.
+    """
+    T = probe.randint(40, 90)
+    x = probe.inputs(operator, 2, T, K=16)
+    grad_o = probe.randn(2, probe.num_heads, T, 16) / loudness(operator.forward(x, chunk_size=probe.chunk_size))
+    _, grads = operator.vjp(x, grad_o, chunk_size=probe.chunk_size)
+    for power in (-10, -17, -24, 10):
+        _, found = operator.vjp(x, grad_o * 2.0**power, chunk_size=probe.chunk_size)
+        for name, grad in grads.items():
+            other = found[name]
+            if grad is not None and (other is None or float((other * 2.0**-power - grad).norm()) > UNLIKE * float(grad.norm())):
+                raise Rejected(
+                    f"backward is not linear: gradients of outputs that are 2^{power} times as large give other than 2^{power} times "
+                    f"the gradient to {name}; a derivative is proportional to what is sent back"
+                )
 
 
 def _checks(operator: OperatorProcess, probe: Probe) -> list[Check]:

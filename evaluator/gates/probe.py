@@ -113,7 +113,9 @@ class Probe:
             else:
                 x[name] = x[name] + (8 * sizes - 4).clamp_min(0) * self.randn(*x[name].shape, dtype=torch.float64)
                 together = (3 * self.uniform(*sizes.shape)).floor() - 1  # up, down or not at all
-                x[name] = x[name] + 6 * together * self.uniform(*sizes.shape)
+                first = self.described(operator, self.num_heads, K).parameters[name].double()
+                alike = self.uniform(*sizes.shape) < 0.3  # as training leads those that have the same part: by one step
+                x[name] = torch.where(alike, first, x[name]) + 6 * together * self.uniform(*sizes.shape).square() * max(size(first), 1.0)
         for name in self.oddly(x):
             x[name] = self.odd(x[name], self.like(x, name), (3 * len(ODD) * self.uniform(B, 1, 1)).long())
         at, later, from_row = torch.arange(T).expand(B, T), torch.arange(T, 2 * T).expand(B, T), torch.arange(B)

@@ -13,7 +13,10 @@ from evaluator.operator import OperatorError, OperatorProcess
 DECLARED = "with parameters as declared"
 CALM = "with calm betas and small values"
 BEGINNING = "as when training begins"
-LED = ("where their gradients lead parameters", "where they lead them the other way")
+LED = {
+    "where their gradients lead parameters": -2.0, "where they lead them the other way": 2.0,
+    "where their gradients lead parameters a little": -0.3, "where they lead them a little the other way": 0.3,
+}  # fmt: skip
 RARE = ("that come again", "of odd kinds", "alike in all channels")
 LONG = 2048
 """Tokens after which whatever fills late is full."""
@@ -162,12 +165,12 @@ def _allowed(probe: Probe, dim: int, C: int) -> int:
     return max(4 * dim * dim, SLOTS * 2 * dim) + (1 if probe.properties.get("chunk_invariant") else C) * 2 * dim
 
 
-def _led(operator: OperatorProcess, probe: Probe, dim: int, C: int, dtype: torch.dtype, back: int) -> Tensors:
-    """Declared parameters where Adam leads them, whose steps are of one size however small a gradient is: all by 2."""
+def _led(operator: OperatorProcess, probe: Probe, dim: int, C: int, dtype: torch.dtype, by: float) -> Tensors:
+    """Declared parameters where Adam leads them, whose steps are of one size however small a gradient is."""
     x = probe.inputs(operator, ROWS, 40, K=dim, dtype=dtype, calm=True)
     _, grads = operator.vjp(x, probe.randn(ROWS, probe.num_heads, 40, dim, dtype=dtype), chunk_size=C)
     steps = {n: g.sum(0, keepdim=True).sign() for n, g in grads.items() if n not in probe.over_time(x) and g is not None}
-    return {n: x[n] + (2.0 if back else -2.0) * step for n, step in steps.items()}
+    return {n: x[n] + by * step for n, step in steps.items()}
 
 
 def _width(operator: OperatorProcess, probe: Probe, wanted: int) -> int:
@@ -195,7 +198,7 @@ def _rank_once(operator: OperatorProcess, probe: Probe, dim: int, C: int, past: 
     dtype = torch.float64 if probe.precision == "float64" else torch.float32
     x = probe.inputs(operator, ROWS, past + future, K=dim, dtype=dtype, as_declared=kind in (DECLARED, CALM), calm=kind == BEGINNING)
     if kind in LED:
-        x |= _led(operator, probe, dim, C, dtype, LED.index(kind))
+        x |= _led(operator, probe, dim, C, dtype, LED[kind])
     # Once before, as what comes later may be what came earlier, and once after, as magnitudes are drawn for each row.
     x = _with_one_past(probe, _as_training_may(probe, _with_one_past(probe, x, past), past, kind), past)
     return carried(operator, probe, x, past, C, most)
