@@ -17,7 +17,7 @@ from test_parallel import settled
 
 from agent import process
 
-TORTURE = int(os.environ.get("AGENT_TORTURE", "8"))
+TORTURE = int(os.environ.get("AGENT_TORTURE", "4"))
 TOLD = "agent: stopped; the next run takes up what was under way\n"
 MODULE, _, FUNCTION = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["scripts"]["agent"].partition(":")
 INSTALLED = f"import sys; from {MODULE} import {FUNCTION}; print('begun', flush=True); sys.exit({FUNCTION}())"

@@ -160,12 +160,17 @@ class Check:
 
 
 def derivative(operator: OperatorProcess, probe: Probe) -> None:
-    """Backward is the derivative of forward along random directions, a custom one too; a kink may lie on one of three.
+    """Backward is the derivative of forward, a custom one too, and proportional to what is sent back."""
+    _along_directions(operator, probe)
+    _proportional(operator, probe)
+
+
+def _along_directions(operator: OperatorProcess, probe: Probe) -> None:
+    """Along random ones; a kink may lie on one of three.
 
     Of an input that is rounded to a few values, signs for one, there is none: a straight-through gradient must then point
     where long steps lead.
     """
-    _proportional(operator, probe)
     coarse = set(probe.properties.get("coarse_inputs") or ())
     allowed = {"float64": 1e-5, "float32": 1e-2, "lower": 0.05}[probe.precision]
     if coarse:
