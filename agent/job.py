@@ -50,10 +50,10 @@ def tidy(root: Path, repo: Repo | None, say: Callable[[str], None]) -> None:
     past = history.read(root)
     for problem in past.problems:
         say(problem)
-    for entry in left_over(past):
-        if how := lost(entry):
-            _seal_lost(entry, how, say)
-    catch_up(repo, history.read(root), say)
+    gone = [(entry, how) for entry in left_over(past) if (how := lost(entry))]
+    for entry, how in gone:
+        _seal_lost(entry, how, say)
+    catch_up(repo, history.read(root) if gone else past, say)
 
 
 def _seal_lost(entry: Entry, how: str, say: Callable[[str], None]) -> None:

@@ -53,9 +53,9 @@ def score_stored(job: Job, name: str) -> Entry:
     """Check and score variants/NAME as an attempt of its own, or go on with one that was interrupted."""
     with history.writing(job.root):
         tidy(job.root, job.repo, job.reporter.say)
-        past, going_on, _ = _interrupted(job, lambda known: known.name == name)
+        _, going_on, _ = _interrupted(job, lambda known: known.name == name)
         for begun in going_on:
-            entry, _ = _go_on(job, past, begun)
+            entry, _ = _go_on(job, begun)
             if entry.status != "interrupted":
                 return entry
         return trial.score(job, name, history.read(job.root))
@@ -64,14 +64,15 @@ def score_stored(job: Job, name: str) -> Entry:
 def _interrupted(job: Job, is_ours: Callable[[Start], bool]) -> tuple[Past, list[Entry], list[Entry]]:
     """What was interrupted and goes on here, and what waits for other settings, which is told."""
     past, settings = history.read(job.root), (job.protocol.name, job.seed)
+    left = left_over(past)
     going_on = [
         entry
-        for entry in left_over(past)
+        for entry in left
         if (entry.about.protocol, entry.about.seed) == settings
         and is_ours(entry.about)
         and is_as_checked(entry, job.root)
     ]
-    others = [entry for entry in left_over(past) if entry not in going_on]
+    others = [entry for entry in left if entry not in going_on]
     for sentence in waiting(others, job.root):
         job.reporter.say(sentence)
     return past, going_on, others
@@ -81,7 +82,7 @@ def _finish_interrupted(job: Job) -> Iterator[Entry]:
     """Finish what was begun under the same settings; what else was stored gives its name back."""
     past, going_on, others = _interrupted(job, partial(_is_ours, job))
     put_back_orphans(job.root, past, others)
-    yield from _in_turn(job, [partial(_go_on, past=past, begun=entry) for entry in going_on], len(going_on))
+    yield from _in_turn(job, [partial(_go_on, begun=entry) for entry in going_on], len(going_on))
 
 
 def _is_ours(job: Job, known: Start) -> bool:
@@ -92,7 +93,7 @@ def _is_ours(job: Job, known: Start) -> bool:
     return (known.proposer, known.model) == (job.proposer.name, job.proposer.model)
 
 
-def _go_on(job: Job, past: Past, begun: Entry) -> Ended:
+def _go_on(job: Job, begun: Entry) -> Ended:
     """From the gates on, where the evaluator goes on in the same folder; else from the reply that is stored."""
     with history.reopen(begun) as opened:
         try:
@@ -105,7 +106,7 @@ def _go_on(job: Job, past: Past, begun: Entry) -> Ended:
                 past, turn = history.read(job.root), int(begun.id)
                 brief = policy.brief(job.root, past, job.protocol, job.seed, turn, job.desk, begun)
         except BadInput as error:  # what was measured or answered then is not mixed with what is there now
-            put_back_orphans(job.root, past, [begun])
+            put_back_orphans(job.root, history.read(job.root), [begun])
             return seal(job, opened, checked_name(begun), Failed("interrupted", str(error))), None
         earlier = totals(begun.prose("llm.jsonl") or "")["exchanges"] - 1
         return _pursue(job, opened, brief, stored_reply(begun), job.tries - max(0, int(earlier)))

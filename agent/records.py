@@ -29,6 +29,8 @@ Failure = Literal["reply-failed", "patch-failed", "check-failed", "train-failed"
 Status = Literal[
     "scored", "reply-failed", "patch-failed", "check-failed", "train-failed", "audit-failed", "interrupted", "imported"
 ]
+Key = tuple[str, str]
+"""A task and the name of one of its settings."""
 Versus = Literal["better", "worse", "within noise", "unknown"]
 Score = Annotated[float, Field(ge=0, le=1)] | None
 Sigma = Annotated[float, Field(ge=0, le=1)] | None
@@ -159,13 +161,13 @@ class Evaluation(Record):
         return self
 
     @property
-    def results(self) -> dict[tuple[str, str], SettingResult]:
-        """Each setting that is done, as (task, setting)."""
+    def results(self) -> dict[Key, SettingResult]:
+        """Each setting that is done."""
         return {(task, name): result for task, found in self.tasks.items() for name, result in found.settings.items()}
 
     @property
-    def settings(self) -> dict[tuple[str, str], float | None]:
-        """Accuracy of each setting that is done: (task, setting) -> 0 to 1."""
+    def settings(self) -> dict[Key, float | None]:
+        """Accuracy of each setting that is done, 0 to 1."""
         return {key: result.accuracy for key, result in self.results.items()}
 
     @property

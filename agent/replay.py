@@ -16,13 +16,10 @@ from .errors import BadInput, EnvironmentFault
 from .evaluate import EvaluationFailed
 from .history import Entry
 from .job import Job, keep_evaluation
-from .records import COLUMNS, Evaluation, PlaceOf, ProtocolInfo
+from .records import COLUMNS, Evaluation, Key, PlaceOf, ProtocolInfo
 
 Verdict = Literal["same", "within noise", "differs", "not comparable", "unknown noise"]
 _SIGMAS = 3.0
-
-Key = tuple[str, str]
-"""A task and the name of one of its settings."""
 
 
 @dataclass(frozen=True)

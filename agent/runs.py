@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from .files import read_bounded
 from .recordfile import why
-from .records import Evaluation, Score, SettingResult, alike, mean
+from .records import Evaluation, Key, Score, SettingResult, alike, mean
 from .text import one_line
 
 _LIMIT = 16 << 20
@@ -23,8 +23,6 @@ _COLUMNS = ("task", "setting", *_FIGURES)
 """What a whole line has; `operator` came later."""
 _NUMBERS = re.compile(r"[-+.0-9einfa,]*")
 
-Key = tuple[str, str]
-"""A task and the name of one of its settings."""
 Line = Sequence[str]
 
 

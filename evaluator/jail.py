@@ -89,7 +89,7 @@ class Jail:
         with OWN:
             here = {os.getsid(0), *_own}
             orphans = [] if self.contained else [p for p in _children(os.getpid()) if _session(p) not in here]
-        return [*self.tree()[1:], *orphans, *(d for p in orphans for d in _descendants(p))]
+        return [*_descendants(self.process.pid), *orphans, *(d for p in orphans for d in _descendants(p))]
 
 
 _own: set[int] = set()

@@ -129,7 +129,8 @@ def cost(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     """Time and memory must grow with the length, not with its square; the best of several rounds tells slow from that.
 
     Where a machine's caches end time makes one leap, so what looks too slow is asked at longer and longer sequences: only
-    what grows too fast in the last octave, and in all of them together, is rejected.
+    what grows too fast in the last octave, and in all of them together, is rejected. What is quick is asked once beyond
+    all lengths that are trained.
     """
     T = 256 if probe.properties["milliseconds_a_token"] < 1.2 else 32
     times = dict.fromkeys((T, 2 * T, 4 * T), math.inf)
@@ -144,7 +145,7 @@ def cost(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
             break
     for longest in (8 * T, 16 * T):
         if exponent <= 1.5 and (longest > 8 * T or probe.properties["milliseconds_a_token"] > 0.2):
-            break  # what is quick is asked once beyond all lengths that are trained
+            break
         for _ in range(3):
             again(longest // 2, longest)
             last, all_ = (math.log2(times[longest] / times[n]) for n in (longest // 2, 2 * T))

@@ -45,7 +45,10 @@ def reach(operator: OperatorProcess, probe: Probe) -> None:
         dead = unreached if dead is None else dead & unreached
         if not dead:
             return
-    raise Rejected(f"no gradient reaches {', '.join(sorted(dead or ()))} at T = {T}, with small inputs or large ones; use each input, without detach() on the way")
+    raise Rejected(
+        f"no gradient reaches {', '.join(sorted(dead or ()))} at T = {T}, with small inputs or large ones; use each input, "
+        "without detach() on the way"
+    )
 
 
 # --- precision ----------------------------------------------------------------------------------

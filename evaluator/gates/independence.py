@@ -149,13 +149,13 @@ def lengths(operator: OperatorProcess, probe: Probe) -> None:
 
 
 def batches(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
-    """Rows and time again at many batch sizes, up to the packed trainer's: code can ask for a batch of 768."""
+    """Rows and time again at many batch sizes, up to the packed trainer's: code can ask for its batch."""
     seen: list[str] = []
     began = operator.clock()
-    always = [(768, 32, True), (768, 32, False)]  # the trainer's own, with parameters as declared and with others
+    always = [(PACKED, 32, True), (PACKED, 32, False)]  # the trainer's own, with parameters as declared and with others
     plan = [(33, PROTOCOL[probe.randint(4, 5)]), (33, PROTOCOL[probe.randint(6, 7)]), (probe.randint(200, 300), 128)]
     plan += [
-        (B, 5) for B in (*range(1, 18), 24, 31, 32, 33, 48, 63, 64, 65, 96, 100, 127, 128, 192, 256, 384, 512, 640, 768)
+        (B, 5) for B in (*range(1, 18), 24, 31, 32, 33, 48, 63, 64, 65, 96, 100, 127, 128, 192, 256, 384, 512, 640, PACKED)
     ]
     plan += [(128, 32), (256, 32), (384, 32)]
     for B, T, calm in [*always, *((B, T, B % 3 > 0) for B, T in plan)]:

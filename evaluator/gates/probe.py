@@ -96,26 +96,28 @@ class Probe:
         """Rows as training may make them, the same with another future or other heads or wholly other, and what is kept.
 
         Every input of every row has a magnitude of its own, from 0.01 to 100, beta is saturated or near a half, learned parameters
-        are far from where they began, each by itself or all together, or in all rows as declared. Some rows hold tokens of nothing; some a few tokens again and again, shared by four rows,
-        or their keys alone; some vectors of one sign, of a single channel, the same in all channels, or the same as the
-        keys, or on the way there. What is kept is a mask [B, H, T].
+        are far from where they began, each by itself, all together or as declared but for one step of all, or in all rows
+        as declared. Some rows hold tokens of nothing; some a few tokens again and again, shared by four rows, or their keys
+        alone; some vectors of one sign, of a single channel, the same in all channels, or the same as the keys, or on the
+        way there. What is kept is a mask [B, H, T].
         """
         x = self.inputs(operator, B, 2 * T, K=K, dtype=torch.float64)
-        declared = self.described(operator, self.num_heads, K).parameters if self.randint(0, 3) == 0 else {}
+        declared = {n: p.double() for n, p in self.described(operator, self.num_heads, K).parameters.items()}
+        as_declared = self.randint(0, 3) == 0
         for name in x:
             sizes = self.uniform(B, *[1] * (x[name].dim() - 1))
             if name == "beta":
                 x[name] = torch.sigmoid(torch.logit(x[name]) * 40 ** (2 * sizes - 1))
             elif name in self.over_time(x):
                 x[name] = x[name] * 10 ** (4 * sizes - 2)
-            elif name in declared:
-                x[name] = declared[name].double().expand_as(x[name])
+            elif as_declared:
+                x[name] = declared[name].expand_as(x[name])
             else:
                 x[name] = x[name] + (8 * sizes - 4).clamp_min(0) * self.randn(*x[name].shape, dtype=torch.float64)
                 together = (3 * self.uniform(*sizes.shape)).floor() - 1  # up, down or not at all
-                first = self.described(operator, self.num_heads, K).parameters[name].double()
                 alike = self.uniform(*sizes.shape) < 0.3  # as training leads those that have the same part: by one step
-                x[name] = torch.where(alike, first, x[name]) + 6 * together * self.uniform(*sizes.shape).square() * max(size(first), 1.0)
+                far = 6 * max(size(declared[name]), 1.0) * self.uniform(*sizes.shape).square()
+                x[name] = torch.where(alike, declared[name], x[name]) + together * far
         for name in self.oddly(x):
             x[name] = self.odd(x[name], self.like(x, name), (3 * len(ODD) * self.uniform(B, 1, 1)).long())
         at, later, from_row = torch.arange(T).expand(B, T), torch.arange(T, 2 * T).expand(B, T), torch.arange(B)

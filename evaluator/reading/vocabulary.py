@@ -23,8 +23,10 @@ DENIED = {
     "tb_next", "with_traceback", "mro",
     # memory behind the tensor's back
     "data", "data_ptr", "storage", "untyped_storage", "set_", "resize_", "resize_as_", "share_memory_", "numpy",
-    "as_subclass", "storage_offset", "output_nr", "is_set_to", "is_shared", "is_pinned", "get_device", "empty_strided", "new_empty_strided", "from_file", "frombuffer", "from_dlpack",
+    "as_subclass", "empty_strided", "new_empty_strided", "from_file", "frombuffer", "from_dlpack",
     "from_numpy", "as_tensor_subclass", "to_dlpack",
+    # what only the trainer's tensors may have tells a check from training
+    "storage_offset", "output_nr", "is_set_to", "is_shared", "is_pinned", "get_device",
     # random numbers: only in parameters(), from the generator it is given
     "manual_seed", "initial_seed", "seed", "Generator", "default_generator", "get_rng_state", "set_rng_state", "dropout",
     "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "dropout1d", "dropout2d", "dropout3d", "dropout_",
