@@ -20,6 +20,8 @@ LONG_ALLOWED = 0.05
 """Of a long sequence, in which rounding grows too."""
 UNLIKE = 1e-2
 """Of a gradient's norm: powers of two round alike, but float16 inside loses what is small."""
+NEAR = 1e-2
+"""What is far is told from rounding where it is so large a part of what is near."""
 UNFELT = 1e-6
 """Of the largest product of an input and its gradient: rounding alone gives 6e-9, the least of honest operators was 3e-5."""
 ALL = "all inputs"
@@ -227,32 +229,45 @@ def _proportional(operator: OperatorProcess, probe: Probe) -> None:
 
 
 def _checks(operator: OperatorProcess, probe: Probe) -> list[Check]:
-    """Along one direction of each input and three of all, one of each at the trainer's own heads, two of calm inputs, three far back."""
+    """Along one direction of each input and three of all, one of each at the trainer's own heads, two of calm inputs, five far on."""
     dtype = torch.float64 if _takes_float64(operator, probe) else torch.float32
     T, quick = 4 * probe.chunk_size + 1, probe.properties.get("milliseconds_a_token", 0.0) < 1
     coarse = bool(probe.properties.get("coarse_inputs"))  # which small inputs are lost in
+    far_on = probe.randint(520, 700)
     return [
         *_checks_at(operator, probe, T, 16, dtype, lambda names: [[name] for name in names] + [names] * 3),
         *_checks_at(operator, probe, T, probe.head_dim, dtype, lambda names: [[name] for name in names]),
         *([] if coarse else _checks_at(operator, probe, T, 16, dtype, lambda names: [names] * 2, calm=True)),
-        *(_checks_at(operator, probe, probe.randint(300, 700), 16, dtype, lambda names: [names] * 3, long=True) if quick else []),
+        *(_checks_at(operator, probe, far_on, 16, dtype, lambda names: [names] * 3, long=True) if quick else []),
+        *(_checks_at(operator, probe, far_on, 16, dtype, lambda names: [names] * 2, long=True, across=far_on // 2) if quick else []),
     ]
 
 
 def _checks_at(
     operator: OperatorProcess, probe: Probe, T: int, dim: int, dtype: torch.dtype,
-    directions: Callable[[list[str]], list[list[str]]], *, calm: bool = False, long: bool = False,
+    directions: Callable[[list[str]], list[list[str]]], *, calm: bool = False, long: bool = False, across: int = 0,
 ) -> list[Check]:
-    """Forward at x +- h d for every step in one batch, for each direction d, given as the inputs that it moves."""
+    """Forward at x +- h d for every step in one batch, for each direction d, given as the inputs that it moves.
+
+    With `across` tokens between what is moved and what is looked at, nothing but what is carried so far answers: what is
+    detached on the way is small beside all that is near.
+    """
     x = probe.inputs(operator, 1, T, K=dim, dtype=dtype, calm=calm)
     x = {n: v if n in probe.over_time(x) else v + 0.1 * probe.randn(*v.shape, dtype=dtype) for n, v in x.items()}  # off a kink
     grad_o = probe.randn(1, probe.num_heads, T, dim, dtype=dtype) / loudness(operator.forward(x, chunk_size=probe.chunk_size))
+    first = (T - across) // 2 if across else T
+    grad_o[:, :, : T - first] = 0
     _, grads = operator.vjp(x, grad_o, chunk_size=probe.chunk_size)
     full = {n: g if g is not None else torch.zeros_like(x[n]) for n, g in grads.items()}
-    return [
-        _check(operator, probe, x, full, grad_o, {n: probe.randn(*x[n].shape, dtype=dtype) for n in names}, long)
-        for names in directions(list(x))
-    ]
+    names = probe.over_time(x) if across else list(x)
+
+    def direction(moved: list[str]) -> Tensors:
+        drawn = {n: probe.randn(*x[n].shape, dtype=dtype) for n in moved}
+        for name in set(moved) & set(probe.over_time(x)):
+            drawn[name][:, :, first:] = 0
+        return drawn
+
+    return [_check(operator, probe, x, full, grad_o, direction(moved), long) for moved in directions(names)]
 
 
 def _check(
@@ -270,5 +285,7 @@ def _check(
     sums = (o * grad_o.double()).sum((1, 2, 3)).tolist()
     slopes = tuple((up - down) / (2 * h) for up, down, h in zip(sums[::2], sums[1::2], steps, strict=True))
     claimed = sum(float((grads[n] * d).double().sum()) for n, d in direction.items())
-    scale = math.sqrt(sum(float(grads[n].double().square().sum()) for n in direction))
+    scale = math.sqrt(sum(float((grads[n] * (d != 0)).double().square().sum()) for n, d in direction.items()))
+    whole = math.sqrt(sum(float(grads[n].double().square().sum()) for n in direction))
+    scale = max(scale, NEAR * whole)
     return Check(next(iter(direction)) if len(direction) == 1 else ALL, claimed, slopes, max(scale, 1e-12), long)

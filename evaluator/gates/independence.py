@@ -89,11 +89,12 @@ def elsewhere(
 
     def ask(number: int = 0) -> tuple[Tensor, Tensor]:
         o, now = (operator.forward(stretched(y, number), chunk_size=probe.chunk_size, grad=grad) for y in (x, changed))
-        same = (o == now) | ~kept[..., None] | (o.isnan() & now.isnan())
-        return o, _without_overflow(torch.where(same, 0.0, now.double() - o.double()))
+        return o, now
 
-    o, difference = ask()
-    moved = difference.abs().nan_to_num(nan=torch.inf)
+    o, now = ask()
+    if bool(_same(o, now, kept).all()):
+        return o
+    moved = _difference(o, now, kept).abs().nan_to_num(nan=torch.inf)
     # Sums of the same shape round the same way, so next to nothing may differ. An output rounds at its own size: a leak
     # that is small beside other tokens or channels may be large in its own.
     sizes = o.double().abs().nan_to_num(nan=0.0).amax(3, keepdim=True).clamp(1e-30, 1e30)
@@ -105,7 +106,7 @@ def elsewhere(
     # Inputs alone tell that size: outputs are the operator's own, and one that is loud would hide a leak in another.
     given = [y[n].double().abs().flatten(1).amax(1) for y in (x, changed) for n in probe.over_time(x)]
     largest = torch.maximum(sizes, torch.stack(given).amax(0).view(-1, 1, 1, 1))
-    if bool((moved <= torch.maximum(allowed, little(o.shape[2]) * largest)).all()) and is_noise(lambda number: ask(number)[1], allowed, largest):
+    if bool((moved <= torch.maximum(allowed, little(o.shape[2]) * largest)).all()) and is_noise(lambda number: _difference(*ask(number), kept), allowed, largest):
         return o
     row_, head, token, _ = (int(i) for i in torch.nonzero(moved > allowed)[0])
     B, H, T = kept.shape
@@ -118,6 +119,14 @@ def elsewhere(
         f"(B = {B}, H = {H}, T = {T}, {str(o.dtype).removeprefix('torch.')}); "
         "an output may depend on its own and earlier tokens of its row and head alone"
     )
+
+
+def _same(o: Tensor, now: Tensor, kept: Tensor) -> Tensor:
+    return (o == now) | ~kept[..., None] | (o.isnan() & now.isnan())
+
+
+def _difference(o: Tensor, now: Tensor, kept: Tensor) -> Tensor:
+    return _without_overflow(torch.where(_same(o, now, kept), 0.0, now.double() - o.double()))
 
 
 def _without_overflow(difference: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Gates on what an operator carries from the past into the future: how much, and that it does not grow."""
 
 import contextlib
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -166,9 +167,13 @@ def _allowed(probe: Probe, dim: int, C: int) -> int:
 
 
 def _led(operator: OperatorProcess, probe: Probe, dim: int, C: int, dtype: torch.dtype, by: float) -> Tensors:
-    """Declared parameters where Adam leads them, whose steps are of one size however small a gradient is."""
-    x = probe.inputs(operator, ROWS, 40, K=dim, dtype=dtype, calm=True)
-    _, grads = operator.vjp(x, probe.randn(ROWS, probe.num_heads, 40, dim, dtype=dtype), chunk_size=C)
+    """Declared parameters where Adam leads them, whose steps are of one size however small a gradient is.
+
+    The same way each time in a check, so that another sign is the other way.
+    """
+    same = replace(probe, rng=torch.Generator().manual_seed(probe.rng.initial_seed()))
+    x = same.inputs(operator, ROWS, 40, K=dim, dtype=dtype, calm=True)
+    _, grads = operator.vjp(x, same.randn(ROWS, probe.num_heads, 40, dim, dtype=dtype), chunk_size=C)
     steps = {n: g.sum(0, keepdim=True).sign() for n, g in grads.items() if n not in probe.over_time(x) and g is not None}
     return {n: x[n] + by * step for n, step in steps.items()}
 
