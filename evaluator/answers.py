@@ -61,16 +61,16 @@ def _grads(o: Tensor, leaves: Tensors, grad_o: Tensor) -> tuple[Tensor | None, .
 
 
 def recurrence(header: wire.Header, tensors: Tensors, operator: Loaded, send: Send) -> None:
-    """The recurrent form run token by token: outputs, gradients, and the size of its state after each token."""
+    """The recurrent form run token by token: outputs, the size of its state after each token, gradients where grad_o is given."""
     if operator.recurrence is None:
         raise BadOutput("the variant has no recurrence")
     given = _to_device(tensors, operator)
-    grad_o = given.pop("grad_o")
+    grad_o = given.pop("grad_o", None)
     leaves = {name: x.requires_grad_() for name, x in given.items() if x.is_floating_point()}
     per_token = set(STANDARD) | set(header["projections"])
-    with torch.enable_grad():
+    with torch.set_grad_enabled(grad_o is not None):
         o, sizes = _unroll(operator.recurrence, _with_history(given), per_token)
-        grads = _grads(o, leaves, grad_o)
+        grads = () if grad_o is None else _grads(o, leaves, grad_o)
     found = {f"grad:{name}": g for name, g in zip(leaves, grads, strict=False) if g is not None}
     send({"state_sizes": sizes}, {"o": o.detach(), **found})
 

@@ -167,11 +167,11 @@ class OperatorProcess:
         _, found = self._one(header, {**inputs, "grad_o": grad_o}, limit=limit, timeout=timeout)
         return self._like(found, "o", inputs["v"], inputs["q"].dtype), self._grads(inputs, found)
 
-    def recurrence(self, inputs: Tensors, grad_o: Tensor) -> Unrolled:
-        """The recurrent form, token by token, over the same inputs."""
+    def recurrence(self, inputs: Tensors, grad_o: Tensor | None = None) -> Unrolled:
+        """The recurrent form, token by token, over the same inputs; gradients as of `vjp` where grad_o is given."""
         header = {"request": "recurrence", "projections": list(self.description.projections)}
-        limit = _bytes(inputs) + 2 * grad_o.nbytes
-        answer, found = self._one(header, {**inputs, "grad_o": grad_o}, limit=limit)
+        given = inputs if grad_o is None else {**inputs, "grad_o": grad_o}
+        answer, found = self._one(header, given, limit=_bytes(given) + inputs["v"].nbytes)
         sizes = answer.get("state_sizes")
         if not isinstance(sizes, list) or not all(type(n) is int for n in sizes):
             raise self._talk.bad("the sizes of a recurrent state are no list of numbers")

@@ -37,7 +37,7 @@ def _far_on(operator: OperatorProcess, probe: Probe) -> None:
     T = probe.randint(700, 1000)
     x = probe.inputs(operator, 1, T)
     o = operator.forward(x, chunk_size=probe.chunk_size)
-    found = operator.recurrence(x, torch.zeros_like(x["v"])).o
+    found = operator.recurrence(x).o
     if (moved := apart(found, o)) > LONG * another_way(operator, probe, x, o):
         raise Rejected(f"recurrence and delta_rule differ by {moved:.3g} of the largest output after hundreds of tokens (T = {T})")
 

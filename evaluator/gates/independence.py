@@ -161,20 +161,19 @@ def batches(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     """Rows and time again at many batch sizes, up to the packed trainer's: code can ask for its batch."""
     seen: list[str] = []
     began = operator.clock()
-    always = [(PACKED, 32, True), (PACKED, 32, False)]  # the trainer's own, with parameters as declared and with others
-    plan = [(33, PROTOCOL[probe.randint(4, 5)]), (33, PROTOCOL[probe.randint(6, 7)]), (probe.randint(200, 300), 128)]
-    plan += [
-        (B, 5) for B in (*range(1, 18), 24, 31, 32, 33, 48, 63, 64, 65, 96, 100, 127, 128, 192, 256, 384, 512, 640, PACKED)
-    ]
-    plan += [(128, 32), (256, 32), (384, 32)]
-    for B, T, calm in [*always, *((B, T, B % 3 > 0) for B, T in plan)]:
-        if operator.clock() - began > 2.5 and len(seen) >= len(always):
+    wide, narrow = probe.head_dim, probe.small_dim
+    always = [(PACKED, 32, True, wide), (PACKED, 32, False, narrow)]  # the trainer's own, with parameters as declared and with others
+    plan = [(33, PROTOCOL[probe.randint(4, 5)], narrow), (33, PROTOCOL[probe.randint(6, 7)], narrow), (probe.randint(200, 300), 128, narrow)]
+    sizes = (*range(1, 18), 24, 31, 32, 33, 48, 63, 64, 65, 96, 100, 127, 128, 192, 256, 384, 512, 640, PACKED)
+    plan += [*((B, 5, wide) for B in sizes), *((B, 32, wide) for B in (128, 256, 384))]
+    for B, T, calm, K in [*always, *((B, T, B % 3 > 0, K) for B, T, K in plan)]:
+        if operator.clock() - began > 2.0 and len(seen) >= len(always):
             break
         if T == 5:
-            x, changed, kept = probe.varied(operator, B, T, probe.head_dim, probe.dtype)
+            x, changed, kept = probe.varied(operator, B, T, K, probe.dtype)
             o = elsewhere(operator, probe, x, changed, kept, grad=False)
         else:
-            x = probe.inputs(operator, B, T, calm=calm)
+            x = probe.inputs(operator, B, T, K=K, calm=calm)
             o = cut_off(operator, probe, x, probe.cuts(x), 30.0, others=torch.rand(B, generator=probe.rng) < 0.5)
         if all(_not_alone(operator, probe, x, o) for _ in range(3)):  # by luck rounding can decide a top-k
             raise Rejected(f"a row alone gives another output than among {B} rows (T = {T}); rows are independent")
