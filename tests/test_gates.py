@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -66,10 +67,21 @@ def shapes(operator, probe):
     probe.first = (x, operator.forward(x, chunk_size=32))
 
 
-CHEATS = [(name, gate) for name, case in CASES.items() if case["cls"] != "honest" for gate in case["by"] if gate != "source"]
+LONG = ("state", "state_in_full", "derivative")
+"""Gates that take ten seconds of a cheat: every third of a class is asked here, all of them at full size."""
 
 
-@pytest.mark.parametrize(("name", "gate"), CHEATS)
+def cheats():
+    """Names with the gate that is to catch each."""
+    seen = Counter()
+    for name, case in CASES.items():
+        for gate in (g for g in case["by"] if g != "source" and case["cls"] != "honest"):
+            if gate not in LONG or TORTURE >= 300 or seen[case["cls"], gate] % 3 == 0:
+                yield name, gate
+            seen[case["cls"], gate] += 1
+
+
+@pytest.mark.parametrize(("name", "gate"), list(cheats()))
 def test_a_cheat_is_caught_by_its_gate(pair, name, gate):
     message = asked(BY_GATE[gate], pair, read_sources(ATTACKS / CASES[name]["file"]))
     assert message, f"{gate} lets {name} pass: {CASES[name]['what']}"
@@ -87,7 +99,7 @@ def test_what_only_behaviour_can_tell_is_readable(name):
     assert source.read(read_sources(ATTACKS / CASES[name]["file"])) == []
 
 
-@pytest.mark.parametrize("name", ["gated_values"])
+@pytest.mark.parametrize("name", ["doubling_vector"])
 def test_an_honest_operator_that_looks_odd_passes(walls, name):
     verdict = check(ATTACKS / CASES[name]["file"], walls=walls)
     assert verdict.verdict == "pass", verdict.text()
@@ -180,7 +192,7 @@ def test_a_recurrent_state_can_hide_nothing(pair):
 def test_the_same_verdict_with_every_seed(pair):
     naive = read_sources(ROOT / "variants" / "delta_net")
     tiny = read_sources(ATTACKS / "op" / "chunk_end_peeks.py")
-    for seed in range(5):
+    for seed in range(2 if TORTURE < 300 else 20):
         assert asked(BY_GATE["causal"], pair, tiny, seed)
         for gate in ("causal", "rows", "heads", "prefix", "backward", "derivative", "chunk"):
             assert asked(BY_GATE[gate], pair, naive, seed) is None
