@@ -13,7 +13,7 @@ import torch
 
 from evaluator import gates, sandbox
 from evaluator.check import check, gates_on_device
-from evaluator.gates import independence, rank
+from evaluator.gates import causality, rank
 from evaluator.gates.probe import Probe, Rejected
 from evaluator.operator import OperatorError, OperatorProcess, read_sources
 from evaluator.reading import source
@@ -172,7 +172,7 @@ def test_a_few_rows_may_overflow_on_one_side_at_extremes(broken, told):
     difference = torch.zeros(128, 2, 5, 4)
     difference[:broken, 1, 3] = float("nan")
     difference[64, 0, 0] = 1.0
-    left = independence._without_overflow(difference)
+    left = causality._without_overflow(difference)
     assert bool(left.isnan().any()) is told
     assert bool((left[64, 0, 0] == 1.0).all())
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from evaluator.gates.independence import cut_off
+from evaluator.gates.causality import cut_off
 from evaluator.gates.probe import Probe, Rejected, apart, normed
 from evaluator.operator import OperatorError, OperatorProcess
 
