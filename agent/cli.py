@@ -11,11 +11,11 @@ import typer
 from . import history, listing, loop, options, show, trial, variants
 from . import replay as replaying
 from .checking import check_report, find_variant
+from .earlier.importer import Imported, import_files
 from .ending import Sentences
 from .errors import BadInput, Rejected
 from .evaluate import EvaluationFailed
 from .history import Entry, Past
-from .importer import Imported, import_files
 from .output import console, print_done, print_json, print_replay, say, say_empty, tell, without_a_score
 from .settings import Settings, load, unknown_variables
 from .setup import evaluator_for, job_for, proposer_for, repo_for

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Mapping
 
-from .reply import Proposal
+from .proposal.reply import Proposal
 
 
 class Desk:

@@ -10,7 +10,7 @@ from pathlib import Path
 from . import variants
 from .errors import BadInput
 from .history import Entry, Past, read_check
-from .reply import ReplyError, parse
+from .proposal.reply import ReplyError, parse
 from .text import one_line
 
 _TOLD = 3  # entries of one sentence, and sentences: a list that comes again at every start is not read

@@ -15,9 +15,9 @@ from .history import Entry, Pass
 from .insight import in_short, measured_insight
 from .interrupted import checked_name, left_over, lost
 from .progress import Reporter
+from .proposal.reply import Proposal
 from .proposers import Proposer
 from .records import VERSION, Attempt, CheckReport, Evaluation, Failure, Kind, ProtocolInfo, Start, now
-from .reply import Proposal
 from .repo import Repo, catch_up, follow
 
 

@@ -13,11 +13,11 @@ from .exchange import LLMError, totals
 from .history import Entry, Pass, Past
 from .interrupted import checked_name, is_as_checked, left_over, passed, put_back_orphans, stored_reply, waiting
 from .job import Failed, Job, proposer_of, seal, start, tidy
-from .patch import PatchError, apply, unified_diff
 from .policy import Brief
+from .proposal.patch import PatchError, apply, unified_diff
+from .proposal.reply import Proposal, ReplyError, parse
 from .proposers import Setback
 from .records import Start
-from .reply import Proposal, ReplyError, parse
 from .slots import as_they_end
 
 _GIVE_UP_AFTER = 3  # attempts in a row to which no model answered

@@ -12,7 +12,7 @@ from .exchange import Answer, Message, Model, ask
 from .files import read_text, write_whole
 from .insight import measured_insight
 from .policy import Brief, seed_of
-from .reply import ReplyError, parse
+from .proposal.reply import ReplyError, parse
 
 _SETTLED = 1.0  # seconds that an answer's file must rest before it is read: editors write in steps
 

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from .address import check_address
 from .errors import BadInput
 from .files import read_bounded
+from .server.address import check_address
 from .text import one_line
 
 DEFAULT_MODEL = "gpt-5"

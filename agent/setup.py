@@ -8,7 +8,6 @@ from pathlib import Path
 from rich.console import Console
 
 from . import prompts
-from .address import check_address
 from .errors import BadInput, EnvironmentFault
 from .evaluate import EvaluationFailed, Evaluator
 from .exchange import LLMError, Model
@@ -17,6 +16,7 @@ from .process import Bounds
 from .progress import Reporter
 from .proposers import Catalogue, Manual, Prompted, Proposer
 from .repo import GitError, Repo, open_repo
+from .server.address import check_address
 from .settings import DEFAULT_SERVER, Settings
 from .slots import shares
 from .text import one_line
@@ -103,7 +103,7 @@ def _model(settings: Settings, say: Callable[[str], None]) -> Model:
         raise BadInput(f"OPENAI_BASE_URL={one_line(server, 60)}: {one_line(str(error), 200)}") from None
     from httpx2 import URL, InvalidURL
 
-    from .llm import OpenAIModel, Prices  # imports openai, which takes longer than a whole `agent list`
+    from .server.llm import OpenAIModel, Prices  # imports openai, which takes longer than a whole `agent list`
 
     try:
         URL(server)

@@ -14,8 +14,8 @@ from .errors import BadInput
 from .exchange import totals
 from .history import Entry, Past, read_check
 from .listing import cell, imported_lines, rows, settings_done
+from .proposal.reply import Proposal, ReplyError, parse
 from .records import COLUMNS, Evaluation, Score, mean_name, mean_score
-from .reply import Proposal, ReplyError, parse
 from .text import one_line, printable
 
 _SHOWN = 20_000  # characters of one file; the file itself is named

@@ -7,8 +7,8 @@ from .errors import BadInput, Rejected
 from .evaluate import EvaluationFailed, ended_evaluation
 from .history import Entry, Pass, Past
 from .job import Failed, Job, keep_evaluation, record, seal, start, tidy
+from .proposal.reply import Proposal
 from .records import CheckReport, Evaluation
-from .reply import Proposal
 from .text import one_line, printable
 
 

@@ -15,9 +15,9 @@ from agent.catalogue.mechanism import Choice, Mechanism, apply_choice, choices
 from agent.catalogue.places import PLACES, NoPlace
 from agent.catalogue.source import parsed
 from agent.catalogue.writing import blocks, reply
-from agent.patch import apply
+from agent.proposal.patch import apply
+from agent.proposal.reply import parse
 from agent.records import COLUMNS
-from agent.reply import parse
 
 VARIANTS = Path(__file__).parents[1] / "variants"
 STORED = (

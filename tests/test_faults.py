@@ -18,8 +18,8 @@ from conftest import MakeJob, reply
 
 from agent import history, loop
 from agent.exchange import LLMError
-from agent.llm import OpenAIModel, Prices
 from agent.proposers import Prompted
+from agent.server.llm import OpenAIModel, Prices
 
 TORTURE = int(os.environ.get("AGENT_TORTURE", "8"))
 DEADLINE = 1.5

@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 
 from agent import history, listing
-from agent.importer import Imported, import_files
-from agent.oldrecord import decode, parse
-from agent.oldtable import Line
+from agent.earlier.importer import Imported, import_files
+from agent.earlier.record import decode, parse
+from agent.earlier.table import Line
 from agent.records import COLUMNS
 
 HEADER = "Unnamed: 0  Compress  Context Recall  Fuzzy Recall  Memorize  Noisy Recall  Selective Copy"

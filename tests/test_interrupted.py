@@ -7,11 +7,11 @@ import pytest
 from conftest import BASELINE, MakeJob, Script, git, reply, store
 
 from agent import history, loop, policy
+from agent.earlier.importer import import_files
 from agent.errors import BadInput, EnvironmentFault
 from agent.evaluate import Evaluator
 from agent.exchange import LLMError
 from agent.history import Entry
-from agent.importer import import_files
 from agent.job import Job, tidy
 from agent.listing import rows
 from agent.progress import Reporter

@@ -13,8 +13,8 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from agent.exchange import Answer, LLMError, ask, totals
-from agent.llm import OpenAIModel, Prices
-from agent.route import MOST_BYTES
+from agent.server.llm import OpenAIModel, Prices
+from agent.server.route import MOST_BYTES
 
 KEY = "sk-very-secret-0123456789"
 MESSAGES = [{"role": "user", "content": "hello"}]

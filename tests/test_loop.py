@@ -11,10 +11,10 @@ import pytest
 from conftest import BASELINE, MakeJob, Script, reply, store
 
 from agent import history, loop, policy, trial
+from agent.earlier.importer import import_files
 from agent.errors import EnvironmentFault
 from agent.exchange import LLMError
 from agent.history import Entry
-from agent.importer import import_files
 from agent.records import COLUMNS
 
 

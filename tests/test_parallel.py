@@ -25,9 +25,9 @@ from agent.desk import Desk
 from agent.errors import EnvironmentFault
 from agent.exchange import Answer, LLMError, Message
 from agent.job import Job
-from agent.llm import OpenAIModel, Prices
 from agent.progress import Reporter
 from agent.proposers import Catalogue, Prompted
+from agent.server.llm import OpenAIModel, Prices
 from agent.slots import shares
 
 Model = Callable[[Sequence[Message]], Answer]

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.patch import PatchError, apply, unified_diff
-from agent.reply import parse
+from agent.proposal.patch import PatchError, apply, unified_diff
+from agent.proposal.reply import parse
 
 PARENT = {
     "naive.py": "import torch\n\n\ndef delta_rule(q, k, v, beta, *, chunk_size):\n"

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.edits import SearchReplace, UnifiedDiff, WholeFile
 from agent.names import BadName, check_name
-from agent.reply import MOST_BYTES, Proposal, ReplyError, parse
+from agent.proposal.edits import SearchReplace, UnifiedDiff, WholeFile
+from agent.proposal.reply import MOST_BYTES, Proposal, ReplyError, parse
 
 HEAD = """\
 # Tanh on the error

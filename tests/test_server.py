@@ -7,9 +7,9 @@ import pytest
 from pytest_httpserver import HTTPServer
 from test_llm import KEY, MESSAGES, PATH, completion
 
-from agent import llm
 from agent.exchange import LLMError
-from agent.llm import OpenAIModel, Prices
+from agent.server import llm
+from agent.server.llm import OpenAIModel, Prices
 
 MODELS = "/v1/models"
 

@@ -4,9 +4,9 @@ import difflib
 import textwrap
 from collections.abc import Sequence
 
-from ..patch import apply
+from ..proposal.patch import apply
+from ..proposal.reply import parse
 from ..records import COLUMNS
-from ..reply import parse
 from .mechanism import Choice
 from .places import PLACES
 from .source import with_docstring

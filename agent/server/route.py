@@ -6,7 +6,7 @@ from typing import Any
 import httpx2
 import openai
 
-from .text import one_line
+from ..text import one_line
 
 MOST_BYTES = 2 << 20
 _FOR_ANYONE = {"accept", "accept-encoding", "connection", "content-length", "content-type", "host", "user-agent"}

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ValidationError
 
-from .exchange import LLMError
-from .text import one_line
+from ..exchange import LLMError
+from ..text import one_line
 
 
 def _count(value: object) -> int | None:

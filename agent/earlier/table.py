@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 
-from .records import COLUMN_OF, COLUMNS
-from .text import one_line
+from ..records import COLUMN_OF, COLUMNS
+from ..text import one_line
 
 STAMP = re.compile(r"^[ \t]*(\d{8})_(\d{6})[ \t]*$", re.MULTILINE)
 _ABSENT = ("", "...", "none", "-", "--", "nan", "n/a", "na")

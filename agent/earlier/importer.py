@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from . import history, oldrecord
-from .compare import results_csv
-from .errors import BadInput
-from .files import read_bounded
-from .job import tidy
-from .listing import imported_lines
-from .oldrecord import OldRecord
-from .records import VERSION, Attempt, Start, now
-from .repo import Repo, follow
-from .text import one_line, printable
+from .. import history
+from ..compare import results_csv
+from ..errors import BadInput
+from ..files import read_bounded
+from ..job import tidy
+from ..listing import imported_lines
+from ..records import VERSION, Attempt, Start, now
+from ..repo import Repo, follow
+from ..text import one_line, printable
+from .record import OldRecord, parse
 
 _LIMIT = 16 << 20
 
@@ -77,7 +77,7 @@ def _import(root: Path, file: Path, there: _There) -> Imported:
         raise BadInput(f"it is larger than {_LIMIT >> 20} MiB, which no record is")
     if same := there.texts.get(sha256(data).digest()):
         return Imported(str(file), same, None, (f"the same record is there already as {same}",))
-    record = oldrecord.parse(data)
+    record = parse(data)
     if record.is_empty:
         raise BadInput(
             f"it holds nothing but {record.lack}: no insights, no name"

@@ -18,11 +18,11 @@ import httpx2
 import openai
 from openai.types.chat import ChatCompletionMessageParam
 
+from ..events import span
+from ..exchange import Answer, LLMError, Message
+from ..text import one_line, scrub
 from .completion import Usage, read, reason
-from .events import span
-from .exchange import Answer, LLMError, Message
 from .route import Route
-from .text import one_line, scrub
 
 _CONNECT = 10.0  # seconds for a connection
 _LOOK = 15.0  # seconds for the list of models

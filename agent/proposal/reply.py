@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict
 
+from ..names import BadName, check_name
+from ..records import COLUMNS
+from ..text import one_line, printable
 from .edits import AnyEdit, ReplyError
-from .names import BadName, check_name
-from .records import COLUMNS
 from .scan import find_edits
-from .text import one_line, printable
 
 __all__ = ["MOST_BYTES", "Proposal", "ReplyError", "parse"]
 
