@@ -34,6 +34,10 @@ class LLMError(Exception):
         self.fatal = fatal
 
 
+class NoText(LLMError):
+    """The server answered and its model said nothing to use: it refused, called a tool, or ran out of tokens."""
+
+
 Model = Callable[[Sequence[Message]], Answer]
 """All that the loop knows of a model: a function from messages to text."""
 

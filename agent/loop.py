@@ -9,7 +9,7 @@ from itertools import repeat
 from . import history, policy, trial, variants
 from .compare import BASELINE
 from .errors import BadInput, EnvironmentFault
-from .exchange import LLMError, totals
+from .exchange import LLMError, NoText, totals
 from .history import Entry, Pass, Past
 from .interrupted import checked_name, is_as_checked, left_over, passed, put_back_orphans, stored_reply, waiting
 from .job import Failed, Job, proposer_of, seal, start, tidy
@@ -170,18 +170,25 @@ def _pursue(job: Job, opened: Pass, brief: Brief, reply: str | None, tries: int)
 
 
 def _invent(job: Job, opened: Pass, brief: Brief, reply: str | None, tries: int) -> Proposal:
-    """Ask until a reply parses, applies and passes the gates; each refusal goes back with its reason."""
+    """Ask until a reply parses, applies and passes the gates; each refusal goes back with its reason.
+
+    What the last text failed of is what is recorded: where others came without any, that teaches more.
+    """
     setbacks: list[Setback] = []
+    told: Failed | None = None
     while True:
-        reply = reply or _ask(job, opened, brief, setbacks, tries - len(setbacks))
         try:
+            reply = reply or _ask(job, opened, brief, setbacks, tries - len(setbacks))
             return _adopt(job, opened, brief, reply)
         except Failed as failed:
+            if not reply and not isinstance(failed.__cause__, NoText):
+                raise
             job.reporter.say(f"{opened.id}: {failed.status}: {failed.reason}")
-            setbacks.append(Setback(reply, failed.reason))
+            setbacks.append(Setback(reply or "", failed.reason))
+            told = failed if reply else told
             reply = None
             if len(setbacks) >= tries:
-                raise
+                raise told or failed from failed.__cause__
 
 
 def _ask(job: Job, opened: Pass, brief: Brief, setbacks: list[Setback], left: int) -> str:
@@ -189,15 +196,15 @@ def _ask(job: Job, opened: Pass, brief: Brief, setbacks: list[Setback], left: in
         f"{opened.id}: {proposer_of(job).name} proposes a child of {brief.parent}"
         + (f" (try {len(setbacks) + 1})" if setbacks else "")
     )
-    for name in ("patch.diff", "check.json"):  # of the reply before this one
-        (opened.folder / name).unlink(missing_ok=True)
-    shutil.rmtree(opened.folder / "variant", ignore_errors=True)
     try:
         reply = proposer_of(job).propose(brief, setbacks, left, opened.folder)
     except LLMError as error:
         raise Unanswered(error) from error
     except ReplyError as error:
         raise Failed("reply-failed", str(error)) from error
+    for name in ("patch.diff", "check.json"):  # of the reply before this one
+        (opened.folder / name).unlink(missing_ok=True)
+    shutil.rmtree(opened.folder / "variant", ignore_errors=True)
     opened.write("proposal.md", reply)
     return reply
 

@@ -48,6 +48,7 @@ class Brief:
     parent: str
     sources: Mapping[str, str]
     protocol: str
+    noise: Mapping[str, float]  # column -> the standard deviation over seeds, where it was measured
     table: Sequence[Row]
     reported: Sequence[Row]  # by records of an earlier project; not measured here
     lessons: Sequence[Told]
@@ -74,6 +75,7 @@ def brief(
         name,
         variants.sources(variants.folder_of(root, name)),
         protocol.name,
+        {column: sigma for column, sigma in protocol.noise.items() if sigma is not None},
         table(past, protocol),
         reported(lines),
         lessons(past, protocol),

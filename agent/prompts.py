@@ -37,7 +37,7 @@ def propose(root: Path, brief: Brief) -> list[Message]:
 def retry(root: Path, reply: str, reason: str, tries_left: int) -> list[Message]:
     """What follows a reply that would not do: the reply, and exactly why."""
     return [
-        {"role": "assistant", "content": reply},
+        {"role": "assistant", "content": reply or "(no text)"},
         {"role": "user", "content": render(root, "retry.md.j2", reason=reason, tries_left=tries_left)},
     ]
 

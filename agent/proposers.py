@@ -8,7 +8,7 @@ from typing import Protocol
 
 from . import catalogue, prompts
 from .compare import Comparison
-from .exchange import Answer, Message, Model, ask
+from .exchange import Answer, LLMError, Message, Model, ask
 from .files import read_text, write_whole
 from .insight import measured_insight
 from .policy import Brief, seed_of
@@ -57,7 +57,12 @@ class Prompted:
         )
 
     def reflect(self, comparison: Comparison, proposal: str, folder: Path) -> str:
-        return ask(self.ask_model, prompts.reflect(self.root, comparison, proposal), folder / "llm.jsonl")
+        said = ask(self.ask_model, prompts.reflect(self.root, comparison, proposal), folder / "llm.jsonl")
+        try:
+            name = parse(said).name
+        except ReplyError:
+            return said
+        raise LLMError(f"asked for one, the model sent another proposal, {name}")
 
 
 @dataclass(frozen=True)

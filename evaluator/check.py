@@ -248,9 +248,9 @@ def _stored(against: Path) -> Iterator[tuple[str, dict[str, str]]]:
 
 def _duplicate(sources: Mapping[str, str], against: Path, path: Path) -> str | None:
     """The stored variant with the same naive.py in normal form; a variant is no duplicate of itself."""
-    form = normal_form(sources["naive"])
+    form, folder = normal_form(sources["naive"]), (path if path.is_dir() else path.parent).resolve()
     for name, stored in _stored(against):
-        if (against / name).resolve() != path.resolve() and normal_form(stored["naive"]) == form:
+        if (against / name).resolve() != folder and normal_form(stored["naive"]) == form:
             return name
     return None
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from evaluator import gates, sandbox
-from evaluator.check import check, gates_on_device
+from evaluator.check import _duplicate, check, gates_on_device
 from evaluator.gates import causality, rank
 from evaluator.gates.probe import Probe, Rejected
 from evaluator.operator import OperatorError, OperatorProcess, read_sources
@@ -206,6 +206,7 @@ def test_a_variant_is_no_duplicate_of_itself_but_its_renamed_copy_is(tmp_path, w
     verdict = check(copy, walls=walls, against=ROOT / "variants")
     assert verdict.verdict == "duplicate"
     assert verdict.properties["duplicate_of"] == "delta_net"
+    assert _duplicate({"naive": text}, ROOT / "variants", ROOT / "variants" / "delta_net" / "naive.py") is None
     assert normal_form(text) != normal_form(text.replace("K**-0.5", "K**-0.25"))
 
 

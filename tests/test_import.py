@@ -288,6 +288,14 @@ def test_a_name_that_is_no_text_is_no_obstacle(root: Path) -> None:
     assert json.loads((root / "history" / "0000" / "attempt.json").read_text())["source"].startswith("old ")
 
 
+@pytest.mark.parametrize("rest", ["", "\n--- Insights ---\nIt forgets.\n", "\n20240131_235959\nIt forgets.\n"])
+def test_name_and_success_may_stand_above_the_table(rest: str) -> None:
+    found = parse(f"Name: wider_net\nSuccess: False\n\n{HEADER}\n{PLAIN}\n{rest}".encode())
+    assert (found.name, found.success, [line.name for line in found.lines]) == ("wider_net", False, ["plain_net"])
+    assert found.insights == ("It forgets." if rest else None)
+    assert not [oddity for oddity in found.oddities if "name" in oddity or "success" in oddity or "table" in oddity]
+
+
 def test_a_folder_is_refused_and_the_files_after_it_are_not(root: Path) -> None:
     file = root.parent / "good.txt"
     file.write_text(record())

@@ -13,7 +13,7 @@ from conftest import BASELINE, MakeJob, Script, reply, store
 from agent import history, loop, policy, trial
 from agent.earlier.importer import import_files
 from agent.errors import EnvironmentFault
-from agent.exchange import LLMError
+from agent.exchange import Answer, LLMError, NoText
 from agent.history import Entry
 from agent.records import COLUMNS
 
@@ -46,6 +46,25 @@ def test_a_refusal_goes_back_to_the_model_with_its_reason(root: Path, make_job: 
     assert "The reply holds no change" in asked[5]
     assert "This is the last try." in asked[5]
     assert len((entry.prose("llm.jsonl") or "").splitlines()) == 4  # three tries and the insight
+
+
+def test_a_model_that_says_nothing_is_asked_again(root: Path, make_job: MakeJob) -> None:
+    script = Script([NoText("the model refused: no"), NoText("the model sent no text (finish reason: tool_calls)"), reply("one")])
+    (_, entry) = loop.run(make_job(_prompted(root, script)), 1)
+    assert (entry.name, entry.status) == ("one", "scored")
+    roles = [message["role"] for message in script.asked[2]]
+    assert roles == ["system", "user", "assistant", "user", "assistant", "user"]
+    assert all(message["content"] for message in script.asked[2])
+    assert "finish reason: tool_calls" in script.asked[2][-1]["content"]
+
+
+def test_what_the_last_text_failed_of_is_recorded_and_not_the_silence_after_it(root: Path, make_job: MakeJob) -> None:
+    job = make_job([reply("one", mark="reject"), NoText("the model sent no text"), NoText("the model sent no text"), reply("two")])
+    (_, entry, other) = loop.run(job, 2)
+    assert (entry.name, entry.status) == ("one", "check-failed")
+    assert entry.prose("proposal.md") == reply("one", mark="reject")
+    assert {"check.json", "patch.diff"} <= files(entry)
+    assert (other.name, other.status) == ("two", "scored")
 
 
 def _prompted(root: Path, script: Script) -> object:
@@ -122,6 +141,19 @@ def test_a_failure_while_reflecting_costs_the_insight_alone(root: Path, make_job
     assert "insight.md" not in files(entry)
 
 
+def test_another_proposal_is_no_insight(root: Path, make_job: MakeJob) -> None:
+    class Eager(Script):
+        def __call__(self, messages):  # type: ignore[no-untyped-def]
+            if "Write the insight" in messages[-1]["content"]:
+                return Answer(reply("another"), None, None, None)
+            return super().__call__(messages)
+
+    (_, entry) = loop.run(make_job(_prompted(root, Eager([reply("child")]))), 1)
+    assert entry.status == "scored"
+    assert "insight.md" not in files(entry)
+    assert "the model sent another proposal, another" in (root.parent / "said.txt").read_text()
+
+
 def test_better_and_worse_are_judged_against_the_noise(root: Path, make_job: MakeJob) -> None:
     store(root, "half", BASELINE + "# stub: score=0.5\n")
     loop.score_stored(make_job(), "half")
@@ -194,6 +226,16 @@ def test_a_lesson_of_smoke_is_none_elsewhere(root: Path, make_job: MakeJob) -> N
     past = history.read(root)
     assert [told.name for told in policy.lessons(past, job.protocol)] == ["delta_net (smoke)"]
     assert policy.lessons(past, job.evaluator.protocol("mad")) == []
+
+
+def test_a_brief_tells_the_noise_that_was_measured(root: Path, make_job: MakeJob) -> None:
+    script = Script([reply("one")])
+    job = make_job(_prompted(root, script))
+    noise = job.protocol.noise | {"Compress": 0.01, "Memorize": None}
+    list(loop.run(replace(job, protocol=job.protocol.model_copy(update={"noise": noise})), 1))
+    (line,) = [line for line in script.asked[0][1]["content"].split("\n") if line.startswith("Seeds alone")]
+    assert "Compress 0.028," in line
+    assert "Memorize" not in line
 
 
 def test_a_brief_shows_the_past_as_data(root: Path, make_job: MakeJob) -> None:

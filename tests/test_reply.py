@@ -180,6 +180,12 @@ def test_escapes_and_invisible_characters_leave_title_and_prose():
     assert proposal.prose == "What is written is bounded."
 
 
+@pytest.mark.parametrize(("line", "expected"), [("none", {}), ("**n/a**", {}), ("Compression +1.5%, Memorize -2 %", {"Compress": 0.015, "Memorize": -0.02})])
+def test_a_prediction_may_say_nothing_or_per_cent(line, expected):
+    proposal = parse((HEAD + BLOCK).replace("Prediction: Compress +0.01, Context Recall 0, Memorize -0.05", f"Prediction: {line}"))
+    assert proposal.prediction == pytest.approx(expected)
+
+
 def test_missing_mechanism_and_prediction_are_told_as_absent():
     proposal = parse("# T\nName: some_name\n" + BLOCK)
     assert (proposal.mechanism, proposal.prediction) == ("", {})

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ..text import one_line
-from .table import STAMP, Line, Table
+from .table import STAMP, Line, Table, is_header
 
 _INSIGHTS = re.compile(r"^[ \t]*-{2,}[ \t]*Insights?[ \t]*-{2,}[ \t]*$", re.MULTILINE | re.IGNORECASE)
+_LABELS = ("Name", "Success")
 _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _ENCODINGS = ("utf-8", "gb2312", "latin-1")
 
@@ -50,10 +51,12 @@ def parse(data: bytes) -> OldRecord:
     text, assumed = decode(data)
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     oddities = [assumed] if assumed else []
+    text, in_front = _without_what_stands_in_front(text)
     mark = _INSIGHTS.search(text)
     head, tail = (text[: mark.start()], text[mark.end() :]) if mark else (text, "")
     labels_in = tail if mark else head
-    name, success, cut = _labels(labels_in, oddities)
+    cut = min((match.start() for word in _LABELS if (match := _last_label(word, labels_in))), default=len(labels_in))
+    name, success = _labels(in_front + labels_in, oddities)
     if not mark:
         head, tail = _without_mark(head[:cut], oddities)
     table = Table(oddities)
@@ -83,8 +86,18 @@ def _stamp(text: str, oddities: list[str]) -> datetime | None:
         return None
 
 
-def _labels(text: str, oddities: list[str]) -> tuple[str | None, bool | None, int]:
-    """Name, success, where the text before them ends. The last of each counts: insights may say the words."""
+def _without_what_stands_in_front(text: str) -> tuple[str, str]:
+    """The text from its table or time stamp on, and the labels above that, which are no part of either."""
+    lines = text.split("\n")
+    begins = next((at for at, line in enumerate(lines) if is_header(line) or STAMP.match(line) or _INSIGHTS.match(line)), 0)
+    labels = {at: match for at in range(begins) for word in _LABELS if (match := _last_label(word, lines[at]))}
+    above = {at for at, match in labels.items() if (match[1] or "").strip()}
+    kept = [line for at, line in enumerate(lines) if at not in above]
+    return "\n".join(kept), "".join(f"{lines[at]}\n" for at in sorted(above))
+
+
+def _labels(text: str, oddities: list[str]) -> tuple[str | None, bool | None]:
+    """Name and success. The last of each counts: insights may say the words."""
     name_at, success_at = _last_label("Name", text), _last_label("Success", text)
     name = _value(text, name_at) if name_at else None
     said = _value(text, success_at) if success_at else None
@@ -99,8 +112,7 @@ def _labels(text: str, oddities: list[str]) -> tuple[str | None, bool | None, in
             if success_at is None
             else "the success flag is empty"
         )
-    starts = [match.start() for match in (name_at, success_at) if match]
-    return name or None, success, min(starts, default=len(text))
+    return name or None, success
 
 
 def _last_label(word: str, text: str) -> re.Match[str] | None:

@@ -111,6 +111,11 @@ class Table:
         return True
 
 
+def is_header(line: str) -> bool:
+    """Whether a line names columns of the table."""
+    return _header(line) is not None
+
+
 def _letters(cell: str) -> str:
     return re.sub("[^a-z0-9]", "", cell.lower())
 

@@ -35,6 +35,7 @@ _EXPECTED = re.compile(
 )
 _HEADING = re.compile(r"(#{1,6})\s+(\S.*)")
 _WRAPPERS = {"markdown", "md", "text", "txt"}
+_NOTHING = ("none", "unknown", "n/a", "-")
 _FORMAT = "begin with '# Title', then 'Name: slug', 'Mechanism: class', 'Prediction: Compress +0.01, ...'"
 
 
@@ -176,7 +177,7 @@ def _prediction(values: list[str]) -> dict[str, float]:
     if len(lines) > 1:
         raise ReplyError("The reply gives two predictions: give one line 'Prediction: Compress +0.01, ...'.")
     expected: dict[str, float] = {}
-    for part in re.split(r"[,;|]", lines[0]) if lines else []:
+    for part in re.split(r"[,;|]", lines[0]) if lines and lines[0].strip(" .*`").casefold() not in _NOTHING else []:
         if part.strip(" .*`"):
             column, value = _expected(
                 part.replace("\u2212", "-").replace("\u00b1", "").replace("*", "").strip(" .`")
@@ -191,6 +192,8 @@ def _expected(part: str) -> tuple[str, float]:
     rest = part[match.end() :].strip(" *`") if match else ""
     column = _COLUMN_OF.get(match[1].strip().casefold()) if match else None
     value = float(match[2]) if match else math.nan
+    if rest.startswith("%"):
+        value, rest = value / 100, rest[1:].strip(" *`")
     if match is None or column is None or (rest and not rest.startswith("(")) or abs(value) > 1:
         raise ReplyError(
             f"The prediction {part[:60]!a} is not a column and a difference between -1 and 1: write "

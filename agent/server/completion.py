@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ValidationError
 
-from ..exchange import LLMError
+from ..exchange import LLMError, NoText
 from ..text import one_line
 
 
@@ -114,13 +114,13 @@ def _said(error: object) -> str:
 def _text(choice: _Choice) -> str:
     message = choice.message
     if message.refusal:
-        raise LLMError(f"the model refused: {one_line(message.refusal)}")
+        raise NoText(f"the model refused: {one_line(message.refusal)}")
     if choice.finish_reason == "length":
-        raise LLMError("the answer was cut off at the model's limit of tokens")
+        raise NoText("the answer was cut off at the model's limit of tokens")
     if choice.finish_reason == "content_filter":
-        raise LLMError("the answer was stopped by the server's content filter")
+        raise NoText("the answer was stopped by the server's content filter")
     if not (message.content or "").strip():
         only = ", only its reasoning" if message.reasoning_content else ""
-        raise LLMError(f"the model sent no text{only} (finish reason: {one_line(str(choice.finish_reason), 40)})")
+        raise NoText(f"the model sent no text{only} (finish reason: {one_line(str(choice.finish_reason), 40)})")
     # JSON may spell half of a surrogate pair, which no file and no later request can hold.
     return (message.content or "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
