@@ -153,8 +153,9 @@ def read_evaluation(folder: Path, ended: Ended | None = None) -> Evaluation:
     try:
         found = Evaluation.model_validate_json(read_bounded(folder / "evaluation.json", _RECORD_LIMIT))
     except (FileNotFoundError, NotADirectoryError):
-        told = f": {_last_line(ended)}" if ended else ""
-        raise EvaluationFailed(f"the evaluator left no evaluation.json{told}") from None
+        if ended:
+            raise EvaluationFailed(f"the evaluator left no evaluation.json: {_last_line(ended)}") from None
+        raise EvaluationFailed("it holds no evaluation.json" if folder.is_dir() else "there is no such folder") from None
     except ValidationError as error:
         raise EvaluationFailed(f"{folder / 'evaluation.json'} is no evaluation: {why(error)}") from error
     if found.status in ("scored", "partial"):

@@ -118,10 +118,10 @@ def settings_done(entry: Entry) -> dict[str, str]:
 def _imported(
     entry: Entry, lines: list[tuple[str, dict[str, float]]], told: set[str], said: dict[str, bool]
 ) -> list[Row]:
-    """The lines of an imported table, and its own name where no imported table has scores for it."""
+    """The lines of an imported table, and its own name where no imported table has scores for it; one row at the least."""
     own = entry.name
-    if own and own not in told:
-        lines = [*lines, (own, {})]
+    if not lines or (own and own not in told):
+        lines = [*lines, (own or "", {})]
     return [
         Row(
             entry.id,

@@ -296,6 +296,11 @@ def test_name_and_success_may_stand_above_the_table(rest: str) -> None:
     assert not [oddity for oddity in found.oddities if "name" in oddity or "success" in oddity or "table" in oddity]
 
 
+def test_a_record_without_name_and_table_has_a_row_of_its_own(root: Path) -> None:
+    bring(root, one=record(), two="Ideas\n--- Insights ---\nKeep it short.\n")
+    assert [row.name for row in listing.rows(history.read(root)) if row.id == "0001"] == [None]
+
+
 def test_a_folder_is_refused_and_the_files_after_it_are_not(root: Path) -> None:
     file = root.parent / "good.txt"
     file.write_text(record())
