@@ -67,22 +67,32 @@ def _by_values(operator: OperatorProcess, probe: Probe) -> tuple[bool, int | Non
     wide, narrow = _part(probe, probe.head_dim), _part(probe, 16)
     for channels in (probe.head_dim, 8, 1):
         rank, alike = _of_channels(operator, probe, probe.head_dim, wide + 8, channels)
-        if rank is None or rank <= wide:
-            return False, rank
+        if rank is None:
+            return False, None
+        if rank <= wide:  # what only tokens that come again ask for, wide heads tell apart where small ones can't
+            again, _ = _of_channels(operator, probe, probe.head_dim, wide + 8, channels, again=True)
+            return again is not None and again > wide, max(rank, again or 0)
         if alike:
             break
     small = 0 if channels == probe.head_dim else _of_channels(operator, probe, 16, narrow + 8, channels)[0]
     return small is not None and small <= narrow, None
 
 
-def _of_channels(operator: OperatorProcess, probe: Probe, dim: int, count: int, channels: int) -> tuple[int | None, bool]:
+def _of_channels(
+    operator: OperatorProcess, probe: Probe, dim: int, count: int, channels: int, *, again: bool = False
+) -> tuple[int | None, bool]:
     """Rank, up to `count`, of d(later outputs) / d(earlier values) in channels of the first head, None where it is slow.
 
-    A gradient serves them all at once, as if they had one map; the second answer is whether they do.
+    A gradient serves them all at once, as if they had one map; the second answer is whether they do. With `again` each later
+    token is another of the earlier ones, but for its value.
     """
     past = count + count // 4 + probe.chunk_size // 2
     x, asked = probe.inputs(operator, 1, past + count, K=dim), torch.randperm(dim, generator=probe.rng)[:channels]
     x["beta"] = x["beta"] * 0.8 + 0.1
+    if again:
+        which = torch.randperm(past, generator=probe.rng)[:count]
+        for name in (n for n in probe.over_time(x) if n != "v"):
+            x[name][:, :, past:] = x[name][:, :, which]
     if channels < dim:
         x["v"][..., asked] *= 1e-6
     kept = operator.measure(x, chunk_size=probe.chunk_size, repeat=1, memory=True)[1]
