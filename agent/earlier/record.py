@@ -90,10 +90,9 @@ def _without_what_stands_in_front(text: str) -> tuple[str, str]:
     """The text from its table or time stamp on, and the labels above that, which are no part of either."""
     lines = text.split("\n")
     begins = next((at for at, line in enumerate(lines) if is_header(line) or STAMP.match(line) or _INSIGHTS.match(line)), 0)
-    labels = {at: match for at in range(begins) for word in _LABELS if (match := _last_label(word, lines[at]))}
-    above = {at for at, match in labels.items() if (match[1] or "").strip()}
+    above = [at for at in range(begins) for word in _LABELS if (label := _last_label(word, lines[at])) and _value(lines[at], label)]
     kept = [line for at, line in enumerate(lines) if at not in above]
-    return "\n".join(kept), "".join(f"{lines[at]}\n" for at in sorted(above))
+    return "\n".join(kept), "".join(f"{lines[at]}\n" for at in above)
 
 
 def _labels(text: str, oddities: list[str]) -> tuple[str | None, bool | None]:

@@ -151,12 +151,12 @@ class Probe:
 
         Half of those vectors are on the way there: a leak may wait for what is nearly, and not quite, of a kind.
         """
-        same = k if k.shape == x.shape else x
+        x, same = x.double(), (k if k.shape == x.shape else x).double()
         to_go = (self.uniform(*x.shape[:3], 1) - 0.5).clamp_min(0)
-        made = x.to(torch.float64, copy=True)
+        made = x.clone()
         for number, name in enumerate(ODD):
             where = (kind == number).expand(x.shape[:3])
-            vectors = _odd(name, x[where].double(), same[where].double())
+            vectors = _odd(name, x[where], same[where])
             made[where] = vectors + to_go[where] * F.normalize(x[where], dim=-1) * vectors.norm(dim=-1, keepdim=True)
         return made
 
