@@ -12,7 +12,7 @@ import pytest
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
-from agent.exchange import Answer, LLMError, ask, totals
+from agent.exchange import Answer, LLMError, NoText, ask, totals
 from agent.server.llm import OpenAIModel, Prices
 from agent.server.route import MOST_BYTES
 
@@ -109,6 +109,22 @@ def test_no_price_no_cost(httpserver: HTTPServer) -> None:
 def test_a_body_that_is_no_answer(httpserver: HTTPServer, body: str | bytes, sentence: str) -> None:
     httpserver.expect_request(PATH).respond_with_data(body, content_type="application/json")
     assert sentence in failure(httpserver)
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (completion(message={"content": None, "refusal": "No"}), NoText),
+        (completion(message={"content": None, "tool_calls": [{"id": "1"}]}), NoText),
+        (completion("# Cut", finish_reason="length"), NoText),
+        ({"error": "overloaded"}, LLMError),
+    ],
+)
+def test_a_model_that_says_nothing_is_told_from_a_server_that_fails(httpserver: HTTPServer, body: dict[str, object], kind: type[LLMError]) -> None:
+    httpserver.expect_request(PATH).respond_with_json(body)
+    with pytest.raises(LLMError) as caught:
+        model(httpserver)(MESSAGES)
+    assert type(caught.value) is kind
 
 
 @pytest.mark.parametrize(

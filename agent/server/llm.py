@@ -73,7 +73,7 @@ class OpenAIModel:
             body = asyncio.run(self._fetch(messages, route))
             text, usage = read(self._cleaned(body), route.server)
         except LLMError as error:
-            raise LLMError(scrub(str(error), self._secrets), fatal=error.fatal) from None
+            raise type(error)(scrub(str(error), self._secrets), fatal=error.fatal) from None
         return Answer(scrub(text, self._secrets), usage.prompt_tokens, usage.completion_tokens, self._prices.cost(usage))
 
     def look(self) -> None:
