@@ -117,7 +117,7 @@ def test_a_body_that_is_no_answer(httpserver: HTTPServer, body: str | bytes, sen
         (completion(message={"content": None, "refusal": "No"}), NoText),
         (completion(message={"content": None, "tool_calls": [{"id": "1"}]}), NoText),
         (completion("# Cut", finish_reason="length"), NoText),
-        ({"error": "overloaded"}, LLMError),
+        ({"error": {"code": 400, "message": "too long"}}, LLMError),
     ],
 )
 def test_a_model_that_says_nothing_is_told_from_a_server_that_fails(httpserver: HTTPServer, body: dict[str, object], kind: type[LLMError]) -> None:
@@ -180,6 +180,13 @@ def test_a_passing_failure_is_retried_by_the_client(httpserver: HTTPServer, stat
     httpserver.expect_request(PATH).respond_with_json(completion("at last"))
     assert model(httpserver, retries=2)(MESSAGES).text == "at last"
     assert len(httpserver.log) == 2
+
+
+@pytest.mark.parametrize("body", ['{"choices": [{"mess', "", '{"error": "overloaded"}', '{"error": {"code": 429, "message": "busy"}}'])
+def test_half_an_answer_or_an_error_inside_one_is_asked_again(httpserver: HTTPServer, body: str) -> None:
+    httpserver.expect_oneshot_request(PATH).respond_with_data(body, content_type="application/json")
+    httpserver.expect_request(PATH).respond_with_json(completion("whole"))
+    assert model(httpserver, retries=1)(MESSAGES).text == "whole"
 
 
 def test_a_lasting_failure_is_a_sentence(httpserver: HTTPServer) -> None:

@@ -23,6 +23,10 @@ def _joined(content: object) -> object:
     return "".join(texts) if all(isinstance(text, str) for text in texts) else content
 
 
+class Passing(LLMError):
+    """No answer this time: it came in half, or with an error inside that the next try may not meet."""
+
+
 _Count = Annotated[int | None, BeforeValidator(_count)]
 _Word = Annotated[str | None, BeforeValidator(lambda value: value if isinstance(value, str) else None)]
 
@@ -53,7 +57,8 @@ def read(body: bytes, server: str) -> tuple[str, Usage]:
     """The text and the tokens of an answer that `server` sent."""
     completion = _completion(body, server)
     if completion.error:
-        raise LLMError(f"{server} sent an error as its answer: {_said(completion.error)}")
+        kind = Passing if passes(_code(completion.error)) else LLMError
+        raise kind(f"{server} sent an error as its answer: {_said(completion.error)}")
     if not completion.choices:
         raise LLMError(f"{server} sent an answer without choices: {one_line(body[:200].decode('utf-8', 'replace'), 80)!r}")
     return _text(completion.choices[0]), completion.usage or Usage()
@@ -62,7 +67,7 @@ def read(body: bytes, server: str) -> tuple[str, Usage]:
 def _completion(body: bytes, server: str) -> _Completion:
     start = body[:200].decode("utf-8", "replace").lstrip("\ufeff \t\r\n")
     if not start:
-        raise LLMError(f"{server} sent an empty answer")
+        raise Passing(f"{server} sent an empty answer")
     if start.startswith("<"):
         raise LLMError(f"{server} sent a web page, not an answer: is the base URL right (.../v1)?")
     try:
@@ -72,7 +77,7 @@ def _completion(body: bytes, server: str) -> _Completion:
     except UnicodeDecodeError as error:
         raise LLMError(f"{server} sent JSON that is not in UTF-8 (at byte {error.start:,})") from error
     except (ValueError, RecursionError) as error:
-        raise LLMError(f"{server} sent JSON that is cut off or broken{_break(error)}") from error
+        raise Passing(f"{server} sent JSON that is cut off or broken{_break(error)}") from error
 
 
 def _break(error: Exception) -> str:
@@ -103,6 +108,17 @@ def reason(body: bytes) -> str:
     except (ValueError, RecursionError):
         found = body[:4000].decode("utf-8", "replace")
     return _said(found.get("error") or found if isinstance(found, dict) else found) or "it sent no reason"
+
+
+def passes(status: int) -> bool:
+    """Whether a failure of that status may be over at the next try."""
+    return status in (408, 409, 429) or status >= 500
+
+
+def _code(error: object) -> int:
+    """The status that an error in an answer of status 200 would have had, 500 where it does not say."""
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if isinstance(code, int) and 100 <= code < 600 else 500
 
 
 def _said(error: object) -> str:

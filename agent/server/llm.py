@@ -1,6 +1,6 @@
 """Any server that speaks OpenAI's chat.completions, held to a deadline, a size and a form.
 
-Passing failures (429, 5xx, lost connections) are tried again within the deadline, and each wait is told.
+Passing failures (429, 5xx, lost connections, half an answer) are tried again within the deadline, and each wait is told.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from openai.types.chat import ChatCompletionMessageParam
 from ..events import span
 from ..exchange import Answer, LLMError, Message
 from ..text import one_line, scrub
-from .completion import Usage, read, reason
+from .completion import Passing, Usage, passes, read, reason
 from .route import Route
 
 _CONNECT = 10.0  # seconds for a connection
@@ -70,8 +70,7 @@ class OpenAIModel:
     def __call__(self, messages: Sequence[Message]) -> Answer:
         route = Route(self._url)
         try:
-            body = asyncio.run(self._fetch(messages, route))
-            text, usage = read(self._cleaned(body), route.server)
+            text, usage = asyncio.run(self._fetch(messages, route))
         except LLMError as error:
             raise type(error)(scrub(str(error), self._secrets), fatal=error.fatal) from None
         return Answer(scrub(text, self._secrets), usage.prompt_tokens, usage.completion_tokens, self._prices.cost(usage))
@@ -124,8 +123,8 @@ class OpenAIModel:
             if isinstance(value, str) and not (_TOKEN.fullmatch(name) and value.isascii() and value.isprintable()):
                 raise ValueError(f"the header {one_line(ascii(name), 60)} cannot be sent as it is")
 
-    async def _fetch(self, messages: Sequence[Message], route: Route) -> bytes:
-        """The body of an answer, within the deadline.
+    async def _fetch(self, messages: Sequence[Message], route: Route) -> tuple[str, Usage]:
+        """The text and the tokens of an answer, within the deadline.
 
         On an event loop of its own, whichever thread asks; one that is given up has its connection closed.
         """
@@ -139,15 +138,16 @@ class OpenAIModel:
                     waiting = asyncio.create_task(self._tell_of_waiting(route))
                     try:
                         response = await client.chat.completions.with_raw_response.create(model=self._name, messages=asked)
+                        answer = read(self._cleaned(response.content), route.server)
                         break
-                    except openai.OpenAIError as error:
+                    except (openai.OpenAIError, Passing) as error:
                         pause = self._pause(error, route, again, end - loop.time())
                     finally:
                         waiting.cancel()
                     await asyncio.sleep(pause)
         except TimeoutError as error:
             raise LLMError(f"{route.server} had not answered after {self._deadline:g} s{_so_far(route)}") from error
-        return response.content
+        return answer
 
     async def _tell_of_waiting(self, route: Route) -> None:
         waited, longer = 0.0, _FIRST_WORD
@@ -156,9 +156,9 @@ class OpenAIModel:
             longer = waited = waited + longer
             self._say(f"{route.server} has not answered after {waited:g} s{_so_far(route)}; it is given {self._deadline:g} s in all")
 
-    def _pause(self, error: openai.OpenAIError, route: Route, again: int, left: float) -> float:
+    def _pause(self, error: openai.OpenAIError | Passing, route: Route, again: int, left: float) -> float:
         """Seconds until the next try, which is told; raises the failure where no other try could help."""
-        failure = self._failure(error, route)
+        failure = error if isinstance(error, Passing) else self._failure(error, route)
         seconds = _seconds_until(error, again)
         if seconds is None or again > self._retries:
             raise failure from error
@@ -205,16 +205,17 @@ class OpenAIModel:
                 return LLMError(f"{route.server} {what}: {one_line(_why(cause or error), 200)}")
 
 
-def _seconds_until(error: openai.OpenAIError, again: int) -> float | None:
+def _seconds_until(error: openai.OpenAIError | Passing, again: int) -> float | None:
     """Until the next try, as the server asks or else twice as long each time; None where it would be in vain."""
-    seconds = min(0.25 * 2**again, 8.0)
+    seconds: float = min(0.25 * 2**again, 8.0)
+    if isinstance(error, Passing):
+        return seconds
     if isinstance(error, openai.APIConnectionError):
         return None if isinstance(error.__cause__, _IN_VAIN) else seconds
     if not isinstance(error, openai.APIStatusError):
         return None
-    passing = error.status_code in (408, 409, 429) or error.status_code >= 500
     asked = error.response.headers
-    if {"true": True, "false": False}.get(asked.get("x-should-retry", ""), passing):
+    if {"true": True, "false": False}.get(asked.get("x-should-retry", ""), passes(error.status_code)):
         return _retry_after(asked) or seconds
     return None
 
