@@ -1,9 +1,7 @@
 """A variant's scores beside its parent's, else the baseline's, and whether the difference is more than noise."""
 
-import csv
-import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .history import Entry, Past
@@ -146,14 +144,3 @@ def scored(past: Past, fingerprint: str) -> list[Entry]:
         and entry.evaluation
         and entry.evaluation.fingerprint == fingerprint
     ]
-
-
-def results_csv(rows: Iterable[tuple[str, Mapping[str, Score | str]]]) -> str:
-    """The results table: index = name, the six columns, an empty cell where there is no score."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["name", *COLUMNS])
-    for name, scores in rows:
-        cells = [scores.get(column) for column in COLUMNS]
-        table.writerow([name, *("" if cell is None else cell for cell in cells)])
-    return text.getvalue()

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from .errors import BadInput, EnvironmentFault
 from .files import is_locked, read_text, sync_folder, unreadable, write_whole
 from .recordfile import read_record, why
-from .records import COLUMNS, Attempt, CheckReport, Evaluation, Score, Start, mean_score
+from .records import COLUMNS, Attempt, CheckReport, Evaluation, Score, Start, mean_score, results_csv
 from .runs import check_runs
 from .text import one_line, printable
 
@@ -131,6 +131,10 @@ def _left_out(entry: Entry) -> list[str]:
     told = {name: f"{one_line(name, 60)} cannot be read" for name in unreadable(entry.folder)}
     if entry.is_imported and (entry.prose("results.csv") or "").splitlines()[:1] != [",".join(["name", *COLUMNS])]:
         told.setdefault("results.csv", "results.csv is missing, or not the table that was imported")
+    if entry.scores and (entry.prose("results.csv") or "").splitlines() != results_csv([(entry.name or "", entry.scores)]).splitlines():
+        told.setdefault("results.csv", "results.csv is missing, or says another thing than evaluation.json")
+    if (entry.folder / "check.json").exists() and read_check(entry.folder) is None:
+        told.setdefault("check.json", "check.json is no report of a check")
     return list(told.values())
 
 

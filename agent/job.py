@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import history
-from .compare import Comparison, compare, results_csv
+from .compare import Comparison, compare
 from .desk import Desk
 from .errors import BadInput
 from .evaluate import Evaluator
@@ -17,7 +17,7 @@ from .interrupted import checked_name, left_over, lost
 from .progress import Reporter
 from .proposal.reply import Proposal
 from .proposers import Proposer
-from .records import VERSION, Attempt, CheckReport, Evaluation, Failure, Kind, ProtocolInfo, Start, now
+from .records import VERSION, Attempt, CheckReport, Evaluation, Failure, Kind, ProtocolInfo, Start, now, results_csv
 from .repo import Repo, catch_up, follow
 
 

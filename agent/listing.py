@@ -9,10 +9,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from .compare import results_csv
 from .errors import BadInput
 from .history import Entry, Past
-from .records import COLUMN_OF, COLUMNS, Score, Versus, mean_name, mean_score
+from .records import COLUMN_OF, COLUMNS, Score, Versus, mean_name, mean_score, results_csv
 from .text import one_line
 
 _WIDE = 132  # columns; narrower, rich would leave out names and cut scores

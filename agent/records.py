@@ -1,8 +1,10 @@
 """The records that an attempt leaves behind, as they stand in its folder."""
 
+import csv
+import io
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
@@ -216,6 +218,17 @@ class ProtocolInfo(Record):
     columns: dict[str, str]  # task -> its column
     setting_noise: dict[str, Sigma]  # TASK:SETTING -> the same of one setting
     resolution: float = Field(ge=0)  # what of an accuracy the early end of runs leaves open
+
+
+def results_csv(rows: Iterable[tuple[str, Mapping[str, Score | str]]]) -> str:
+    """The results table: index = name, the six columns, an empty cell where there is no score."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["name", *COLUMNS])
+    for name, scores in rows:
+        cells = [scores.get(column) for column in COLUMNS]
+        table.writerow([name, *("" if cell is None else cell for cell in cells)])
+    return text.getvalue()
 
 
 def mean_score(scores: dict[str, Score]) -> float | None:

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from agent import history
 from agent.errors import BadInput, EnvironmentFault
 from agent.files import append_line, write_whole
 from agent.records import Attempt, Start, now
+
+SHIPPED = Path(__file__).parents[1] / "history"
 
 
 def start(**known: object) -> Start:
@@ -152,6 +155,26 @@ def test_an_entry_of_a_newer_version_a_copy_and_a_stranger_are_named(root: Path)
     assert "not the name of an entry" in stranger
     assert "\x1b" not in stranger
     assert [entry.id for entry in history.read(root).entries] == ["0002"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("results.csv", "name,Compress\n", "results.csv is missing, or says another thing than evaluation.json"),
+        ("results.csv", None, "results.csv is missing, or says another thing than evaluation.json"),
+        ("check.json", "{}", "check.json is no report of a check"),
+    ],
+)
+def test_a_file_that_another_one_contradicts_is_named(root: Path, name: str, text: str | None, told: str) -> None:
+    folder = root / "history" / "r0001"
+    shutil.copytree(SHIPPED / "r0001", folder)
+    assert history.read(root).problems == ()
+    (folder / name).unlink(missing_ok=True)
+    if text is not None:
+        (folder / name).write_text(text)
+    past = history.read(root)
+    assert past.problems == (f"history/r0001: {told}; left out",)
+    assert past.entries[0].mad_score is not None
 
 
 def test_scored_without_an_evaluation_is_no_score(root: Path) -> None:

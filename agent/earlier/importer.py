@@ -6,12 +6,11 @@ from hashlib import sha256
 from pathlib import Path
 
 from .. import history
-from ..compare import results_csv
 from ..errors import BadInput
 from ..files import read_bounded
 from ..job import tidy
 from ..listing import imported_lines
-from ..records import VERSION, Attempt, Start, now
+from ..records import VERSION, Attempt, Start, now, results_csv
 from ..repo import Repo, follow
 from ..text import one_line, printable
 from .record import OldRecord, parse
