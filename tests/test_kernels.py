@@ -66,7 +66,7 @@ def test_mixer_inputs(length, projections):
         lambda x, w: list(layers.mixer_inputs(x, w, 2, projections).values()), leaves)
 
 
-@pytest.mark.parametrize("length", [1, 19, 70])
+@pytest.mark.parametrize("length", [1, 19, 64, 70])
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize("padded", [False, True])
 def test_mixer_output(length, gated, padded):
@@ -77,8 +77,8 @@ def test_mixer_output(length, gated, padded):
     ), leaves)
 
 
-@pytest.mark.parametrize("rows", [1, 130])
-@pytest.mark.parametrize("inner", [16, 48])
+@pytest.mark.parametrize("rows", [1, 128, 130])
+@pytest.mark.parametrize("inner", [16, 32, 48])
 @pytest.mark.parametrize("kept", [slice(0, 2), slice(1, 2), None])
 def test_feed_forward(rows, inner, kept):
     """The stream and the norm that follows, the norm alone as before the head, and the stream where no norm follows."""

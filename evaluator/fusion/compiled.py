@@ -149,7 +149,7 @@ class Compiled:
         stored = [n for n in group.nodes if n in self.stored]
         buffers = {n: self._buffer(n, env) for n in stored}
         if position not in self.kernels:
-            self.kernels[position] = emit(group, self.plan, stored, self.strides, self.products)
+            self.kernels[position] = emit(group, self.plan, stored, self.strides, self.products, next(iter(buffers.values())).is_cuda)
         kernel, tensors = self.kernels[position], []
         for pointer in kernel.pointers:
             x = buffers[pointer.tensor] if pointer.tensor in buffers else self._value(pointer.tensor, env)
@@ -165,7 +165,7 @@ class Compiled:
         strides |= {n: contiguous(shape_of(self.parts.get(n, n))) for n in self.stored} | self.strides
         wanted = []
         for group in (step for step in self.plan.steps if isinstance(step, Group)):
-            kernel = emit(group, self.plan, [n for n in group.nodes if n in self.stored], strides, self.products)
+            kernel = emit(group, self.plan, [n for n in group.nodes if n in self.stored], strides, self.products, on_gpu=True)
             wanted.append((kernel, [_as_aligned(values[p.tensor].dtype, p.offset, device) for p in kernel.pointers]))
         self.library.prepare(wanted)
 

@@ -9,6 +9,7 @@ from torch.fx import Node
 
 from evaluator.fusion.grouping import Group, Plan
 from evaluator.fusion.index import Index, largest, linear, padded, smallest
+from evaluator.fusion.nearest import NEAREST, nearest
 from evaluator.fusion.pointwise import (
     CONSTANTS,
     IDENTITY,
@@ -24,7 +25,7 @@ from evaluator.fusion.views import Condition, resolve, shape_of
 
 aten = torch.ops.aten
 
-HEADER = "import triton\nimport triton.language as tl\n\n\n@triton.jit\n"
+HEADER = "import triton\nimport triton.language as tl\n\n\n"
 TYPES = {torch.float32: "tl.float32", torch.bfloat16: "tl.bfloat16", torch.bool: "tl.int1", torch.int64: "tl.int32", torch.int32: "tl.int32"}
 
 
@@ -49,12 +50,12 @@ class Kernel:
 Strides = Mapping[Node, tuple[int, ...]]
 
 
-def emit(group: Group, plan: Plan, stored: Iterable[Node], strides: Strides, products: str) -> Kernel:
+def emit(group: Group, plan: Plan, stored: Iterable[Node], strides: Strides, products: str, on_gpu: bool) -> Kernel:
     """Writes the kernel of a group that stores the nodes `stored`; `strides` tells how tensors lie in memory.
 
     products: how those of float32 are made, as Triton names it: tf32 (rounded to nearest), tf32x3 or ieee.
     """
-    writer = _Writer(plan, strides, products)
+    writer = _Writer(plan, strides, products, on_gpu)
     wanted = set(stored)
     for node in group.nodes:
         writer.compute(node)
@@ -66,8 +67,8 @@ def emit(group: Group, plan: Plan, stored: Iterable[Node], strides: Strides, pro
 class _Writer:
     """Lines of one kernel, and the names of what they compute."""
 
-    def __init__(self, plan: Plan, strides: Strides, products: str) -> None:
-        self.plan, self.strides, self.products = plan, strides, products
+    def __init__(self, plan: Plan, strides: Strides, products: str, on_gpu: bool) -> None:
+        self.plan, self.strides, self.products, self.on_gpu = plan, strides, products, on_gpu
         self.lines: list[str] = []
         self.names: dict[Node, str] = {}
         self.texts: dict[str, str] = {}  # text of a line -> its name: nothing is loaded twice
@@ -254,15 +255,13 @@ class _Writer:
         elif node.meta["val"].dtype == torch.bfloat16:
             text = f"tl.dot({left}.to(tl.bfloat16), {right}.to(tl.bfloat16))"
         elif self.products == "tf32":
-            text = f'tl.dot({self.tf32(left)}, {self.tf32(right)}, input_precision="tf32")'
+            text = f'tl.dot({self.nearest(left)}, {self.nearest(right)}, input_precision="tf32")'
         else:
             text = f'tl.dot({left}, {right}, input_precision="{self.products}")'
         return self.rounded(node, self.name(text))
 
-    def tf32(self, text: str) -> str:
-        """Half a unit of tf32 added, so that the matrix units, which cut off, round to nearest; NaN stays NaN."""
-        bits = f"({text}.to(tl.int32, bitcast=True) + 4096).to(tl.float32, bitcast=True)"
-        return self.name(f"tl.where({text} == {text}, {bits}, {text})")
+    def nearest(self, text: str) -> str:
+        return self.name(nearest(text, self.on_gpu))
 
     # --- writing
 
@@ -292,8 +291,9 @@ class _Writer:
             first.append(f"{name}{size} = tl.arange(0, {size}){'[:, None]' if name == 'i' else '[None, :]'}")
         body = "\n".join(f"    {line}" for line in [*first, *self.lines])
         tiles = [self.plan.tiles[n] for n in group.nodes]
-        source = f"{HEADER}def kernel({', '.join(self.pointers.values())}):\n{body}\n"
-        return Kernel(source, tuple(self.pointers), group.grid, max(padded(t.rows) * padded(t.cols) for t in tiles))
+        helper = NEAREST if any("nearest(" in line for line in self.lines) else ""
+        text = f"{HEADER}{helper}@triton.jit\ndef kernel({', '.join(self.pointers.values())}):\n{body}\n"
+        return Kernel(text, tuple(self.pointers), group.grid, max(padded(t.rows) * padded(t.cols) for t in tiles))
 
 
 def _number(text: str) -> bool:

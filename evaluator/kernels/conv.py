@@ -15,6 +15,7 @@ from torch import Tensor
 
 from evaluator import layers
 from evaluator.kernels.linear import sum_rows
+from evaluator.kernels.ptx import sigmoid
 
 STEPS = 32  # rows of a stretch, a multiple of four
 FORWARD = {"ROWS": 8, "num_warps": 4}  # stretches of a program
@@ -53,15 +54,15 @@ def _four(pointer, t, T, STRIDE: tl.constexpr):
 
 
 @triton.jit
-def _silu_row(OUT, t, T, total, D: tl.constexpr):
-    out = total * tl.sigmoid(total)
+def _silu_row(OUT, t, T, total, D: tl.constexpr, PTX: tl.constexpr):
+    out = total * sigmoid(total, PTX)
     tl.store(OUT + t[:, None] * D, out.to(OUT.dtype.element_ty), mask=(t < T)[:, None])
 
 
 @triton.jit
 def _conv_silu_forward(
     X, W, OUT, B, T, S, w_row,
-    X_ROW: tl.constexpr, H: tl.constexpr, D: tl.constexpr, STEPS: tl.constexpr, ROWS: tl.constexpr,
+    X_ROW: tl.constexpr, H: tl.constexpr, D: tl.constexpr, PTX: tl.constexpr, STEPS: tl.constexpr, ROWS: tl.constexpr,
 ):
     channel, col = tl.program_id(0) * D, tl.arange(0, D)
     part, head = tl.program_id(0) // H, tl.program_id(0) % H
@@ -76,16 +77,16 @@ def _conv_silu_forward(
         t = start + step
         x3, x4, x5, x6 = _four(X, t, T, X_ROW)
         x3, x4, x5, x6 = x3.to(tl.float32), x4.to(tl.float32), x5.to(tl.float32), x6.to(tl.float32)
-        _silu_row(OUT, t, T, x0 * w0 + x1 * w1 + x2 * w2 + x3 * w3, D)
-        _silu_row(OUT, t + 1, T, x1 * w0 + x2 * w1 + x3 * w2 + x4 * w3, D)
-        _silu_row(OUT, t + 2, T, x2 * w0 + x3 * w1 + x4 * w2 + x5 * w3, D)
-        _silu_row(OUT, t + 3, T, x3 * w0 + x4 * w1 + x5 * w2 + x6 * w3, D)
+        _silu_row(OUT, t, T, x0 * w0 + x1 * w1 + x2 * w2 + x3 * w3, D, PTX)
+        _silu_row(OUT, t + 1, T, x1 * w0 + x2 * w1 + x3 * w2 + x4 * w3, D, PTX)
+        _silu_row(OUT, t + 2, T, x2 * w0 + x3 * w1 + x4 * w2 + x5 * w3, D, PTX)
+        _silu_row(OUT, t + 3, T, x3 * w0 + x4 * w1 + x5 * w2 + x6 * w3, D, PTX)
         x0, x1, x2 = x4, x5, x6
 
 
 @triton.jit
-def _through_silu(total, grad):
-    s = tl.sigmoid(total)
+def _through_silu(total, grad, PTX: tl.constexpr):
+    s = sigmoid(total, PTX)
     return grad.to(tl.float32) * s * (1 + total * (1 - s))
 
 
@@ -98,7 +99,7 @@ def _store_row(DX, t, start, stop, value, X_ROW: tl.constexpr):
 @triton.jit
 def _conv_silu_backward(
     X, W, DQ, DK, DV, DX, DW, B, T, w_row,
-    X_ROW: tl.constexpr, H: tl.constexpr, D: tl.constexpr, STEPS: tl.constexpr, ROWS: tl.constexpr,
+    X_ROW: tl.constexpr, H: tl.constexpr, D: tl.constexpr, PTX: tl.constexpr, STEPS: tl.constexpr, ROWS: tl.constexpr,
 ):
     """The gradient of x [R, B, T, X_ROW] and, per program, a share of the weight's: DW [R, programs, 3 H D, 4]."""
     channel, col = tl.program_id(0) * D, tl.arange(0, D)
@@ -127,10 +128,10 @@ def _conv_silu_backward(
         x7, x8, x9, x10 = _four(X, t + 4, T, X_ROW)
         g7, g8, g9, g10 = _four(G, t + 4, T, D)
         y3, y4, y5, y6 = x3.to(tl.float32), x4.to(tl.float32), x5.to(tl.float32), x6.to(tl.float32)
-        c3 = _through_silu(x0 * w0 + x1 * w1 + x2 * w2 + y3 * w3, g3)
-        c4 = _through_silu(x1 * w0 + x2 * w1 + y3 * w2 + y4 * w3, g4)
-        c5 = _through_silu(x2 * w0 + y3 * w1 + y4 * w2 + y5 * w3, g5)
-        c6 = _through_silu(y3 * w0 + y4 * w1 + y5 * w2 + y6 * w3, g6)
+        c3 = _through_silu(x0 * w0 + x1 * w1 + x2 * w2 + y3 * w3, g3, PTX)
+        c4 = _through_silu(x1 * w0 + x2 * w1 + y3 * w2 + y4 * w3, g4, PTX)
+        c5 = _through_silu(x2 * w0 + y3 * w1 + y4 * w2 + y5 * w3, g5, PTX)
+        c6 = _through_silu(y3 * w0 + y4 * w1 + y5 * w2 + y6 * w3, g6, PTX)
         # x at t enters the outputs t .. t + 3, of which the last three may be another stretch's.
         _store_row(DX, t - 3, start, stop, c0 * w3 + c1 * w2 + c2 * w1 + c3 * w0, X_ROW)
         _store_row(DX, t - 2, start, stop, c1 * w3 + c2 * w2 + c3 * w1 + c4 * w0, X_ROW)
@@ -188,7 +189,7 @@ class _MixerInputs(torch.autograd.Function):
         qkv = torch.empty(3, R * B, H, T, D, device=x.device, dtype=x.dtype)
         beta = torch.empty(R * B, H, T, device=x.device, dtype=x.dtype)
         grid = (3 * H, triton.cdiv(B * triton.cdiv(T, STEPS), FORWARD["ROWS"]), R)
-        _conv_silu_forward[grid](x, weight, qkv, B, T, R * B, weight.stride(0), C, H, D, STEPS, **FORWARD)
+        _conv_silu_forward[grid](x, weight, qkv, B, T, R * B, weight.stride(0), C, H, D, x.is_cuda, STEPS, **FORWARD)
         wide = triton.next_power_of_2(H)
         _beta_forward[(triton.cdiv(R * B * T, TOKENS),)](x[..., inner:], beta, R * B * T, T, C, H, wide, TOKENS, num_warps=4)
         ctx.save_for_backward(x, weight)
@@ -207,7 +208,7 @@ class _MixerInputs(torch.autograd.Function):
         dw = torch.empty(R, programs, *weight.shape[1:], device=x.device, dtype=torch.float32)
         _conv_silu_backward[(3 * H, programs, R)](
             x, weight, dq.contiguous(), dk.contiguous(), dv.contiguous(), dx, dw, B, T, weight.stride(0),
-            C, H, D, STEPS, **BACKWARD,
+            C, H, D, x.is_cuda, STEPS, **BACKWARD,
         )
         pad = H + H * sum(ctx.projections.values())
         pads = C - inner - pad

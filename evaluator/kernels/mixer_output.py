@@ -1,5 +1,6 @@
 """What a mixer's heads are made into: the RMS norm of each, its gate, and the output projection, in one kernel each way."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 
 from evaluator.kernels.linear import sum_rows
 from evaluator.kernels.norm import EPS, through_norm, unit_rows
+from evaluator.kernels.ptx import rounded, sigmoid
+from evaluator.kernels.tile import load, store
 
 FORWARD = {"ROWS": 64, "num_warps": 4, "num_stages": 2}  # tokens of a program
 BACKWARD = {"ROWS": 64, "num_warps": 4, "num_stages": 3}  # tokens at a time
@@ -23,15 +26,15 @@ def _head(O, row, rows, T, o_sequence, o_row, col):
 
 
 @triton.jit
-def _gate(G, row, rows, g_row, col, inside):
+def _gate(G, row, rows, g_row, col, inside, EVEN: tl.constexpr):
     token = tl.program_id(2).to(tl.int64) * rows + row
-    return tl.load(G + token[:, None] * g_row + col[None, :], mask=inside, other=0.0).to(tl.float32)
+    return load(G + token[:, None] * g_row + col[None, :], inside, EVEN).to(tl.float32)
 
 
 @triton.jit
 def _forward(
     O, NORM, G, W, Y, rows, T, o_sequence, o_head, o_row, norm_row, g_row, w_row, eps,
-    HAS_G: tl.constexpr, H: tl.constexpr, HEAD: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr,
+    HAS_G: tl.constexpr, EVEN: tl.constexpr, PTX: tl.constexpr, H: tl.constexpr, HEAD: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr,
 ):
     replica = tl.program_id(2).to(tl.int64)
     row, col, out = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, HEAD), tl.arange(0, D)
@@ -40,20 +43,20 @@ def _forward(
     w = tl.load(NORM + replica * norm_row + col)
     y = tl.zeros([ROWS, D], tl.float32)
     for head in tl.static_range(H):
-        unit, _scale = unit_rows(tl.load(at + head * o_head, mask=inside, other=0.0).to(tl.float32), eps, HEAD)
+        unit, _scale = unit_rows(load(at + head * o_head, inside, EVEN).to(tl.float32), eps, HEAD)
         h = unit * w[None, :]
         if HAS_G:
-            g = _gate(G, row, rows, g_row, head * HEAD + col, inside)
-            h *= g * tl.sigmoid(g)
+            g = _gate(G, row, rows, g_row, head * HEAD + col, inside, EVEN)
+            h *= g * sigmoid(g, PTX)
         matrix = tl.load(W + replica * w_row + out[None, :] * (H * HEAD) + head * HEAD + col[:, None])
         y = tl.dot(h.to(Y.dtype.element_ty), matrix, y, input_precision="ieee")
-    tl.store(Y + (replica * rows + row[:, None]) * D + out[None, :], y.to(Y.dtype.element_ty), mask=inside)
+    store(Y + (replica * rows + row[:, None]) * D + out[None, :], y, inside, EVEN)
 
 
 @triton.jit
 def _backward(
     O, NORM, G, W, DY, DO, DG, DW, DNORM, rows, part, T, o_sequence, o_head, o_row, norm_row, g_row, w_row, eps,
-    HAS_G: tl.constexpr, H: tl.constexpr, HEAD: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr,
+    HAS_G: tl.constexpr, EVEN: tl.constexpr, PTX: tl.constexpr, H: tl.constexpr, HEAD: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr,
 ):
     """DO [R B, H, T, HEAD], DG [R, rows, H HEAD], and of `part` rows each DW [R, shares, D, H HEAD], DNORM [R, shares, H, HEAD]."""
     replica, head = tl.program_id(2).to(tl.int64), tl.program_id(1)
@@ -67,23 +70,23 @@ def _backward(
     for start in range(first, stop, ROWS):
         row = start + tl.arange(0, ROWS)
         inside = row[:, None] < stop
-        dy = tl.load(DY + (replica * rows + row[:, None]) * D + out[None, :], mask=inside, other=0.0)
+        dy = load(DY + (replica * rows + row[:, None]) * D + out[None, :], inside, EVEN)
         at = _head(O, row, rows, T, o_sequence, o_row, col) + head * o_head
-        unit, scale = unit_rows(tl.load(at, mask=inside, other=0.0).to(tl.float32), eps, HEAD)
+        unit, scale = unit_rows(load(at, inside, EVEN).to(tl.float32), eps, HEAD)
         h = unit * w[None, :]
-        dh = tl.dot(dy, matrix, input_precision="ieee").to(dy.dtype).to(tl.float32)
+        dh = rounded(tl.dot(dy, matrix, input_precision="ieee"), dy.dtype, PTX)
         if HAS_G:
-            g = _gate(G, row, rows, g_row, head * HEAD + col, inside)
-            s = tl.sigmoid(g)
+            g = _gate(G, row, rows, g_row, head * HEAD + col, inside, EVEN)
+            s = sigmoid(g, PTX)
             dg = dh * h * s * (1 + g * (1 - s))
             token = replica * rows + row
-            tl.store(DG + token[:, None] * (H * HEAD) + head * HEAD + col[None, :], dg.to(DG.dtype.element_ty), mask=inside)
+            store(DG + token[:, None] * (H * HEAD) + head * HEAD + col[None, :], dg, inside, EVEN)
             h *= g * s
             dh *= g * s
         dw = tl.dot(tl.trans(dy), h.to(dy.dtype), dw, input_precision="ieee")
         dnorm += tl.sum(dh * unit, 0)
         do = through_norm(unit, scale, w, dh, HEAD)
-        tl.store(_head(DO, row, rows, T, H * T * HEAD, HEAD, col) + head * T * HEAD, do.to(DO.dtype.element_ty), mask=inside)
+        store(_head(DO, row, rows, T, H * T * HEAD, HEAD, col) + head * T * HEAD, do, inside, EVEN)
     tl.store(DW + (share * D + out[:, None]) * (H * HEAD) + head * HEAD + col[None, :], dw)
     tl.store(DNORM + (share * H + head) * HEAD + col, dnorm)
 
@@ -93,6 +96,11 @@ def _strides(o: Tensor, norm: Tensor, gate: Tensor | None, weight: Tensor) -> tu
     return *o.stride()[:3], norm.stride(0), g_row, weight.stride(0)
 
 
+def _plain(o: Tensor, rows: int, tile: Mapping[str, int]) -> tuple[bool, bool]:
+    """Whether tiles of that size cover the rows exactly, and whether PTX may be used."""
+    return rows % tile["ROWS"] == 0, o.is_cuda and o.dtype == torch.bfloat16
+
+
 class _MixerOutput(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, o: Tensor, norm: Tensor, gate: Tensor | None, weight: Tensor, batch: int) -> Tensor:
@@ -100,7 +108,8 @@ class _MixerOutput(torch.autograd.Function):
         R, D, rows = RB // batch, weight.shape[1], batch * T
         y = torch.empty(R, batch, T, D, device=o.device, dtype=o.dtype)
         _forward[(triton.cdiv(rows, FORWARD["ROWS"]), 1, R)](
-            o, norm, gate, weight, y, rows, T, *_strides(o, norm, gate, weight), EPS, gate is not None, H, HEAD, D, **FORWARD
+            o, norm, gate, weight, y, rows, T, *_strides(o, norm, gate, weight), EPS, gate is not None,
+            *_plain(o, rows, FORWARD), H, HEAD, D, **FORWARD,
         )
         ctx.save_for_backward(o, norm, gate, weight)
         ctx.batch = batch
@@ -119,7 +128,8 @@ class _MixerOutput(torch.autograd.Function):
         dnorm = torch.empty(R, shares * H, HEAD, device=o.device, dtype=torch.float32)
         _backward[(shares, H, R)](
             o, norm, gate, weight, dy.contiguous(), do, dgate, dw, dnorm, rows, part, T,
-            *_strides(o, norm, gate, weight), EPS, gate is not None, H, HEAD, D, **BACKWARD,
+            *_strides(o, norm, gate, weight), EPS, gate is not None,
+            *_plain(o, rows, BACKWARD), H, HEAD, D, **BACKWARD,
         )
         return do, sum_rows(dnorm, norm.dtype), dgate, sum_rows(dw, weight.dtype), None
 
