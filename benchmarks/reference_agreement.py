@@ -159,9 +159,9 @@ def main() -> None:
             theirs += [p.result() for p, job in zip(pending, jobs, strict=True) if job.task == task]
             both = [[c for c in curves if c.task == task] for curves in (theirs, ours)]
             print(compared(*both, epochs[task]), flush=True)
+            if args.out:  # after each setting, so that a run that is cut off has not been for nothing
+                write(args.out, [*theirs, *(c for c in ours if any(c.task == t.task for t in theirs))])
     print(f"The accuracy that the reference returned is at most {own_differs(theirs):.1e} off from its epochs' by our rule.")
-    if args.out:
-        write(args.out, [*theirs, *ours])
 
 
 if __name__ == "__main__":
