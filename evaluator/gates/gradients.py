@@ -94,7 +94,7 @@ def _exponents(operator: OperatorProcess, probe: Probe, x: Tensors, name: str) -
     noise = probe.randn(R, *x[name].shape[1:], dtype=dtype).repeat(len(steps) + 1, *[1] * (x[name].dim() - 1))
     rows = {n: v.expand(len(sizes), *v.shape[1:]).contiguous() for n, v in x.items()}
     rows[name] = x[name] * (1 + sizes.view(-1, *[1] * (x[name].dim() - 1)) * noise)
-    o = operator.forward(rows, chunk_size=probe.chunk_size).double()
+    o = operator.forward(probe.legal(rows), chunk_size=probe.chunk_size).double()
     moved = (
         (o[R:] - o[:R].repeat(len(steps), 1, 1, 1)).flatten(1).norm(dim=1).view(len(steps), R).median(1).values.tolist()
     )
@@ -249,6 +249,8 @@ def _checks_at(
 ) -> list[Check]:
     """Forward at x +- h d for every step in one batch, for each direction d, given as the inputs that it moves.
 
+    Beta is moved as the sigmoid that it is: no step leaves what is legal.
+
     With `across` tokens between what is moved and what is looked at, nothing but what is carried so far answers: what is
     detached on the way is small beside all that is near.
     """
@@ -259,6 +261,7 @@ def _checks_at(
     grad_o[:, :, : T - first] = 0
     _, grads = operator.vjp(x, grad_o, chunk_size=probe.chunk_size)
     full = {n: g if g is not None else torch.zeros_like(x[n]) for n, g in grads.items()}
+    full["beta"] = full["beta"] * x["beta"] * (1 - x["beta"])  # a step is one of what the sigmoid is taken of
     names = probe.over_time(x) if across else list(x)
 
     def direction(moved: list[str]) -> Tensors:
@@ -277,7 +280,8 @@ def _check(
     signed = torch.tensor([s * h for h in steps for s in (1.0, -1.0)], dtype=x["q"].dtype)
     moved = {n: v.expand(len(signed), *v.shape[1:]).contiguous() for n, v in x.items()}
     for name, d in direction.items():
-        moved[name] = moved[name] + signed.view(-1, *[1] * (d.dim() - 1)) * d
+        step = signed.view(-1, *[1] * (d.dim() - 1)) * d
+        moved[name] = torch.sigmoid(torch.logit(moved[name]) + step) if name == "beta" else moved[name] + step
     o = (
         operator.forward(moved, chunk_size=probe.chunk_size).double()
         - operator.forward(x, chunk_size=probe.chunk_size).double()

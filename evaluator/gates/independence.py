@@ -130,7 +130,7 @@ def _rows(operator: OperatorProcess, probe: Probe, B: int, T: int) -> None:
         moved = apart(operator.forward(row(x, index), chunk_size=probe.chunk_size), o[index])
         if moved > 1e-2:  # sums of another order may round; what is below shows to the bit further down
             raise Rejected(f"rows are not independent: with the rows {what} a row's output moves by {moved:.3g} of the largest")
-    near = {n: v[:1] * (1 + 1e-4 * probe.randn(*v.expand(B, *v.shape[1:]).shape)) for n, v in x.items()}
+    near = probe.legal({n: v[:1] * (1 + 1e-4 * probe.randn(*v.expand(B, *v.shape[1:]).shape)) for n, v in x.items()})
     for batch, magnitude in ((x, 1.0), (x, 300.0), (near, 1.0)):
         o = operator.forward(batch, chunk_size=probe.chunk_size)
         keep = probe.randint(0, B - 1)

@@ -176,6 +176,10 @@ class Probe:
     def _cast(self, x: Tensors, dtype: torch.dtype) -> Tensors:
         return {name: value.to(dtype).contiguous() for name, value in x.items()}
 
+    def legal(self, inputs: Tensors) -> Tensors:
+        """The same with betas from 0 to 1, as a layer's sigmoid makes them: an operator may take the root of one."""
+        return inputs | {"beta": inputs["beta"].clamp(0, 1)}
+
     def cuts(self, inputs: Tensors) -> Tensor:
         """One random token for each row, [B], from which on it may be changed."""
         B, _, T = inputs["beta"].shape

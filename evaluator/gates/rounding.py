@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from evaluator.gates.probe import EPS, Probe, Tensors, apart
+from evaluator.gates.probe import EPS, Probe, Rejected, Tensors, apart
 from evaluator.operator import OperatorProcess
 
 DRAWS = 16
@@ -25,9 +25,11 @@ def another_shape(operator: OperatorProcess, probe: Probe, x: Tensors, o: Tensor
 
 def _answer(operator: OperatorProcess, probe: Probe, x: Tensors, o: Tensor, times: int, eps: float) -> float:
     eps = max(eps, torch.finfo(x["q"].dtype).eps)
-    shaken = {n: v * (1 + 2 * eps * probe.randn(*v.shape, dtype=v.dtype)) for n, v in x.items()}
+    shaken = probe.legal({n: v * (1 + 2 * eps * probe.randn(*v.shape, dtype=v.dtype)) for n, v in x.items()})
     moved = operator.forward(shaken, chunk_size=probe.chunk_size)[:, :, : o.shape[2]]
-    return times * apart(moved, o) + 50 * eps
+    if not math.isfinite(answer := apart(moved, o)):  # else it would allow everything
+        raise Rejected("outputs are not finite where inputs are moved by rounding alone; betas from 0 to 1 are legal, and any q, k and v")
+    return times * answer + 50 * eps
 
 
 def little(length: int) -> float:

@@ -25,7 +25,7 @@ def same_function(
         x = probe.inputs(operator, B, T, dtype=dtype, calm=calm)
         x["q"][::2, :, T // 2 :] = x["k"][::2, :, : T - T // 2]  # half of the rows ask for what stood before
         few = {n: v[:4].float().contiguous() for n, v in x.items()}
-        shaken = {n: v * (1 + 2**-7 * probe.randn(*v.shape)) for n, v in few.items()}
+        shaken = probe.legal({n: v * (1 + 2**-7 * probe.randn(*v.shape)) for n, v in few.items()})
         o, plain, moved = (
             _in_parts(normed(process.forward(given, chunk_size=probe.chunk_size)[:4]))
             for process, given in ((operator, x), (other, few), (other, shaken))
