@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent import history
-from agent.records import Attempt, now
+from agent.records import Attempt, now, results_csv
 from evaluator.protocol import BASELINES, PROTOCOLS, settings_of, to_json
 from evaluator.results import FIELDS, Row, append_rows, read_rows, summary
 
@@ -48,6 +48,7 @@ def entry(root: Path, *, seeds: Sequence[int] = (0,), settings: int = 12) -> Pat
 
 def derive(folder: Path, seeds: Sequence[int] = (0,)) -> None:
     found = summary(read_rows(folder), MAD, seeds)
+    (folder / "results.csv").write_text(results_csv([("mine", found["scores"])]))
     (folder / "evaluation.json").write_text(json.dumps({
         "status": "partial" if found["mad_score"] is None else "scored", "error": None, "seeds": list(seeds), **found,
         "variant": {"name": "mine", "digest": "d", "form": "naive"}, "protocol": to_json(MAD), "fingerprint": "f",
