@@ -12,8 +12,9 @@ from evaluator.gates.causality import causal, lengths
 from evaluator.gates.channels import state_in_full
 from evaluator.gates.contract import cost, declarations, finite, growth, shapes, speed
 from evaluator.gates.forms import recurrence
-from evaluator.gates.gradients import derivative, precision, reach
+from evaluator.gates.gradients import derivative, reach
 from evaluator.gates.independence import backward, batches, heads, prefix, rows
+from evaluator.gates.precision import precision
 from evaluator.gates.probe import Probe, Rejected
 from evaluator.gates.sameness import dtypes, exact, memory
 from evaluator.gates.state import chunk, state

@@ -1,4 +1,4 @@
-"""Gates on numbers and the backward pass: the precision inside, gradients that reach everything and are the derivative."""
+"""Gates on the backward pass: gradients that reach everything and are the derivative."""
 
 import math
 from collections.abc import Callable
@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from evaluator.gates.led import led
+from evaluator.gates.precision import takes_float64
 from evaluator.gates.probe import Probe, Rejected, Tensors, loudness
-from evaluator.operator import OperatorError, OperatorProcess
+from evaluator.operator import OperatorProcess
 
-SHAKES = (1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3)
 STEPS = (1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 0.6)
 ALIGNED = 0.4
 """A cosine over some hundred directions: 0.62 for signs with a straight-through gradient, 0 +- 0.1 by chance."""
@@ -25,8 +26,6 @@ NEAR = 1e-2
 UNFELT = 1e-6
 """Of the largest product of an input and its gradient: rounding alone gives 6e-9, the least of honest operators was 3e-5."""
 ALL = "all inputs"
-COARSE = 3e-2
-"""An input whose relative changes below this are not answered in proportion is held in less than bfloat16."""
 
 
 def reach(operator: OperatorProcess, probe: Probe) -> None:
@@ -52,71 +51,6 @@ def reach(operator: OperatorProcess, probe: Probe) -> None:
         "without detach() on the way"
     )
 
-
-# --- precision ----------------------------------------------------------------------------------
-
-
-def precision(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
-    """Rounding inside shows as the smallest changes of an input that are answered in proportion; it sets tolerances.
-
-    Three draws, the coarsest counts: by luck rounding can look finer than it is.
-    """
-    dtype = torch.float64 if _takes_float64(operator, probe) else torch.float32
-    finest, coarse = 0.0, set[str]()
-    for _ in range(3):
-        x = probe.inputs(operator, 1, 2 * probe.chunk_size + 1, K=16, dtype=dtype)
-        curves = {name: _exponents(operator, probe, x, name) for name in probe.over_time(x)}
-        finest = max(finest, *(_settles(curve) for curve in curves.values()))
-        coarse |= {name for name, curve in curves.items() if _first_linear(curve) >= COARSE}
-    probe.precision = "float64" if finest <= 1e-8 else "float32" if finest <= 1e-4 else "lower"
-    return {"precision": probe.precision, "coarse_inputs": sorted(coarse)}
-
-
-def _takes_float64(operator: OperatorProcess, probe: Probe) -> bool:
-    try:
-        several_chunks = probe.inputs(operator, 1, 2 * probe.chunk_size + 1, K=8, dtype=torch.float64)
-        operator.forward(several_chunks, chunk_size=probe.chunk_size)
-    except OperatorError as error:
-        if error.kind != "raised":
-            raise
-        return False
-    return True
-
-
-Curve = dict[float, float]
-"""Relative change of one input -> exponent with which the answer grows there: 1 is proportional."""
-
-
-def _exponents(operator: OperatorProcess, probe: Probe, x: Tensors, name: str) -> Curve:
-    R, dtype = 6, x[name].dtype
-    steps = [s for s in SHAKES if dtype == torch.float64 or s >= 1e-6]
-    sizes = torch.tensor([0.0, *steps], dtype=dtype).repeat_interleave(R)
-    noise = probe.randn(R, *x[name].shape[1:], dtype=dtype).repeat(len(steps) + 1, *[1] * (x[name].dim() - 1))
-    rows = {n: v.expand(len(sizes), *v.shape[1:]).contiguous() for n, v in x.items()}
-    rows[name] = x[name] * (1 + sizes.view(-1, *[1] * (x[name].dim() - 1)) * noise)
-    o = operator.forward(probe.legal(rows), chunk_size=probe.chunk_size).double()
-    moved = (
-        (o[R:] - o[:R].repeat(len(steps), 1, 1, 1)).flatten(1).norm(dim=1).view(len(steps), R).median(1).values.tolist()
-    )
-    pairs = zip(steps, steps[1:], moved, moved[1:], strict=False)
-    return {a: math.log(n / m) / math.log(b / a) if m > 0 and n > 0 else math.nan for a, b, m, n in pairs}
-
-
-def _linear(exponent: float) -> bool:
-    return 0.8 <= exponent <= 1.2
-
-
-def _first_linear(curve: Curve) -> float:
-    return next((step for step, p in curve.items() if _linear(p)), 0.0 if all(map(math.isnan, curve.values())) else 1.0)
-
-
-def _settles(curve: Curve) -> float:
-    """From where on it is proportional after the last jump, which is where rounding sets in."""
-    jumps = [step for step, p in curve.items() if p > 1.5]
-    return _first_linear({step: p for step, p in curve.items() if step > max(jumps, default=0.0)})
-
-
-# --- the derivative -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -165,9 +99,11 @@ class Check:
 
 
 def derivative(operator: OperatorProcess, probe: Probe) -> None:
-    """Backward is the derivative of forward, a custom one too, and proportional to what is sent back."""
+    """Backward is the derivative of forward, a custom one too, and linear in what is sent back."""
     _along_directions(operator, probe)
+    _where_parameters_are_led(operator, probe)
     _proportional(operator, probe)
+    _additive(operator, probe)
 
 
 def _along_directions(operator: OperatorProcess, probe: Probe) -> None:
@@ -228,9 +164,62 @@ def _proportional(operator: OperatorProcess, probe: Probe) -> None:
                 )
 
 
+def _additive(operator: OperatorProcess, probe: Probe) -> None:
+    """What comes back for a part of what is sent and for the rest add up: of a head, and of later tokens of a channel of it.
+
+    Other gates ask for such parts, of heads of these sizes; a backward pass may be another for them.
+    """
+    for dim in (probe.width(operator, 4), probe.head_dim):
+        _additive_at(operator, probe, probe.randint(40, 160), dim)
+
+
+def _additive_at(operator: OperatorProcess, probe: Probe, T: int, D: int) -> None:
+    x = probe.inputs(operator, 2, T, K=D)
+    grad_o = probe.randn(2, probe.num_heads, T, D) / loudness(operator.forward(x, chunk_size=probe.chunk_size))
+    head, part_of_it = torch.zeros_like(grad_o), torch.zeros_like(grad_o)
+    number = probe.a_head()
+    head[:, number], part_of_it[:, number, T // 2 :, probe.randint(0, D - 1)] = 1, 1
+
+    def back(sent: Tensor) -> dict[str, Tensor | None]:
+        return operator.vjp(x, sent, chunk_size=probe.chunk_size)[1]
+
+    whole, allowed = back(grad_o), 0.1 if probe.precision == "lower" else UNLIKE
+    for part, mask in (("of one head", head), ("of later tokens of a channel of one head", part_of_it)):
+        one, rest = back(grad_o * mask), back(grad_o * (1 - mask))
+        for name, all_of_it in whole.items():
+            if all_of_it is None:
+                continue
+            sums = [torch.zeros_like(all_of_it) if g is None else g for g in (one[name], rest[name])]
+            if float((sums[0] + sums[1] - all_of_it).norm()) > allowed * float(all_of_it.norm()):
+                raise Rejected(
+                    f"backward is not linear: the gradients to {name} of outputs {part} alone and of all others do not add up to that of "
+                    "all outputs; a derivative is linear in what is sent back"
+                )
+
+
+def _where_parameters_are_led(operator: OperatorProcess, probe: Probe) -> None:
+    """The derivative where training leads declared parameters, as what is nothing at first may open there; three draws must fail."""
+    if probe.properties.get("coarse_inputs") or not probe.described(operator, probe.num_heads, 16).parameters:
+        return  # of rounded inputs there is no derivative
+    dtype = torch.float64 if takes_float64(operator, probe) else torch.float32
+    T = 4 * probe.chunk_size + 1
+    for by in (-2.0, 2.0):
+        steps = led(operator, probe, 16, probe.chunk_size, dtype, by)
+        for _ in range(3):
+            checks = _checks_at(operator, probe, T, 16, dtype, lambda names: [names] * 3, long=True, moved=steps)
+            wrong = [c for c in checks if c.wrong(LONG_ALLOWED)]
+            if not wrong:
+                break
+        else:
+            raise Rejected(
+                f"the gradient is not the derivative where gradients lead parameters: along a random direction of all inputs backward says "
+                f"{wrong[0].claimed:.4g} and differences of forward say {wrong[0].measured:.4g}, where a typical one is {wrong[0].scale:.3g}"
+            )
+
+
 def _checks(operator: OperatorProcess, probe: Probe) -> list[Check]:
     """Along one direction of each input and three of all, one of each at the trainer's own heads, two of calm inputs, five far on."""
-    dtype = torch.float64 if _takes_float64(operator, probe) else torch.float32
+    dtype = torch.float64 if takes_float64(operator, probe) else torch.float32
     T, quick = 4 * probe.chunk_size + 1, probe.properties.get("milliseconds_a_token", 0.0) < 1
     coarse = bool(probe.properties.get("coarse_inputs"))  # which small inputs are lost in
     far_on = probe.randint(520, 700)
@@ -245,7 +234,7 @@ def _checks(operator: OperatorProcess, probe: Probe) -> list[Check]:
 
 def _checks_at(
     operator: OperatorProcess, probe: Probe, T: int, dim: int, dtype: torch.dtype,
-    directions: Callable[[list[str]], list[list[str]]], *, calm: bool = False, long: bool = False, across: int = 0,
+    directions: Callable[[list[str]], list[list[str]]], *, calm: bool = False, long: bool = False, across: int = 0, moved: Tensors | None = None,
 ) -> list[Check]:
     """Forward at x +- h d for every step in one batch, for each direction d, given as the inputs that it moves.
 
@@ -256,6 +245,7 @@ def _checks_at(
     """
     x = probe.inputs(operator, 1, T, K=dim, dtype=dtype, calm=calm)
     x = {n: v if n in probe.over_time(x) else v + 0.1 * probe.randn(*v.shape, dtype=dtype) for n, v in x.items()}  # off a kink
+    x |= {n: v[:1].expand_as(x[n]).contiguous() for n, v in (moved or {}).items()}
     grad_o = probe.randn(1, probe.num_heads, T, dim, dtype=dtype) / loudness(operator.forward(x, chunk_size=probe.chunk_size))
     first = (T - across) // 2 if across else T
     grad_o[:, :, : T - first] = 0
@@ -264,13 +254,13 @@ def _checks_at(
     full["beta"] = full["beta"] * x["beta"] * (1 - x["beta"])  # a step is one of what the sigmoid is taken of
     names = probe.over_time(x) if across else list(x)
 
-    def direction(moved: list[str]) -> Tensors:
-        drawn = {n: probe.randn(*x[n].shape, dtype=dtype) for n in moved}
-        for name in set(moved) & set(probe.over_time(x)):
+    def direction(of: list[str]) -> Tensors:
+        drawn = {n: probe.randn(*x[n].shape, dtype=dtype) for n in of}
+        for name in set(of) & set(probe.over_time(x)):
             drawn[name][:, :, first:] = 0
         return drawn
 
-    return [_check(operator, probe, x, full, grad_o, direction(moved), long) for moved in directions(names)]
+    return [_check(operator, probe, x, full, grad_o, direction(of), long) for of in directions(names)]
 
 
 def _check(

@@ -1,5 +1,6 @@
 """What every gate works with: random inputs of any shape, fresh in each check, and the reject that names values."""
 
+import contextlib
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from evaluator import layers
-from evaluator.operator import Description, OperatorProcess
+from evaluator.operator import Description, OperatorError, OperatorProcess
 
 Tensors = dict[str, Tensor]
 ODD = ("of one sign", "of the other sign", "of one channel", "alike in all channels", "that are the keys")
@@ -168,6 +169,18 @@ class Probe:
         """What a vector may be the same as: the keys, and a projection any other input as wide."""
         wide = [n for n in self.over_time(x) if n not in (name, "beta", "v") and x[n].shape == x[name].shape]
         return x[wide[self.randint(0, len(wide) - 1)]] if name not in STANDARD and wide else x["k"]
+
+    def width(self, operator: OperatorProcess, wanted: int) -> int:
+        """The narrowest heads from `wanted` on that are answered: some operators need a power of two, or eight features."""
+        for dim in (d for d in (wanted, 8, 16) if d >= wanted):
+            with contextlib.suppress(OperatorError):
+                operator.forward(self.inputs(operator, 1, 9, K=dim), chunk_size=4)
+                return dim
+        raise Rejected("delta_rule fails for heads of 16 features and less; it must work for any head_dim from 16 on")
+
+    def a_head(self) -> int:
+        """Any of them: they need not be alike."""
+        return self.randint(0, self.num_heads - 1)
 
     def uniform(self, *shape: int) -> Tensor:
         """From 0 to 1."""

@@ -24,18 +24,22 @@ class Overflown(Rejected):
     """Of inputs that are NaN or infinite on the way, so that no rank is told."""
 
 
-def carried(operator: OperatorProcess, probe: Probe, x: Tensors, past: int, C: int, most: int, channel: slice = slice(None)) -> int:
-    """Of d(outputs after `past`) / d(inputs before it) in the first head, up to `most`; of all channels of the outputs or one.
+def carried(
+    operator: OperatorProcess, probe: Probe, x: Tensors, past: int, C: int, most: int, head: int, channel: slice = slice(None), first: int = 0
+) -> int:
+    """Of d(outputs after `past`) / d(inputs before it) in a `head`, up to `most`; of all channels of the outputs or one.
+
+    Inputs count from token `first` on.
 
     x has ROWS rows with one past and a future of each one's own: what is carried over is the same for all of them, and
     what any of them asks for counts. What is rounding is told by rows that differ by a factor alone: the precision class
     doesn't tell it where an operator mixes precisions.
     """
-    x, o = _finite(x, operator.forward(x, chunk_size=C)[:, 0, past:])
-    ask = functools.partial(_to_the_past, operator, probe, x, past, C)
+    x, o = _finite(x, operator.forward(x, chunk_size=C)[:, head, past:])
+    ask = functools.partial(_to_the_past, operator, probe, x, slice(first, past), C, head)
     T, dim, dtype = x["v"].shape[2], x["v"].shape[3], x["v"].dtype
     weights = torch.zeros(ROWS, probe.num_heads, T, dim, dtype=dtype)
-    weights[:, 0, past:, channel] = 1 / loudness(o)
+    weights[:, head, past:, channel] = 1 / loudness(o)
     found, beside = ask(torch.eye(dim, dtype=dtype)[:, None, None] * weights[:dim] * probe.randn(1, 1, T, 1, dtype=dtype))
     carries = {n: g for n, g in found.items() if float(g.norm()) > NOTHING * beside}
     if not carries:
@@ -69,13 +73,13 @@ def _finite(x: Tensors, o: Tensor) -> tuple[Tensors, Tensor]:
 
 
 def _to_the_past(
-    operator: OperatorProcess, probe: Probe, x: Tensors, past: int, C: int, grad_o: Tensor
+    operator: OperatorProcess, probe: Probe, x: Tensors, past: slice, C: int, head: int, grad_o: Tensor
 ) -> tuple[Tensors, float]:
-    """Gradients of each row of outputs to the first head's inputs before `past`, name -> [rows, numbers], and the size of those after."""
+    """Gradients of each row of outputs to the head's inputs of the `past`, name -> [rows, numbers], and the size of those after."""
     rows = {n: v[: len(grad_o)].contiguous() for n, v in x.items()}
     _, grads = operator.vjp(rows, grad_o, chunk_size=C, timeout=3 * operator.timeout)
-    found = {n: g[:, 0].double() for n in probe.over_time(x) if (g := grads[n]) is not None}
+    found = {n: g[:, head].double() for n in probe.over_time(x) if (g := grads[n]) is not None}
     if bad := [n for n, g in found.items() if not bool(g.isfinite().all())]:
         raise Overflown(f"gradients to {', '.join(bad)} are NaN or infinite at K = V = {x['v'].shape[3]}, T = {x['v'].shape[2]}")
-    beside = max((float(g[:, past:].norm()) for g in found.values()), default=0.0)
-    return {n: g[:, :past].flatten(1) for n, g in found.items()}, beside
+    beside = max((float(g[:, past.stop :].norm()) for g in found.values()), default=0.0)
+    return {n: g[:, past].flatten(1) for n, g in found.items()}, beside

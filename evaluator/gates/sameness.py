@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from evaluator.gates.causality import cut_off
+from evaluator.gates.precision import takes_float64
 from evaluator.gates.probe import Probe, Rejected, apart, normed
 from evaluator.operator import OperatorError, OperatorProcess
 
@@ -12,9 +13,11 @@ ELSEWHERE = "in another process", "nothing may come from calls before, an addres
 
 
 def dtypes(operator: OperatorProcess, probe: Probe) -> None:
-    """In bfloat16, in which a GPU trains, it is the function that float32 shows, but for rounding."""
+    """In bfloat16, in which a GPU trains, it is the function that float32 shows, but for rounding, and in float64 where that is taken."""
     for calm in (False, True):
         same_function(operator, operator, probe, 4, probe.randint(150, 400), torch.bfloat16, calm)
+    if takes_float64(operator, probe):  # in which other gates measure what needs to be exact
+        same_function(operator, operator, probe, 4, probe.randint(150, 400), torch.float64)
 
 
 def same_function(

@@ -1,15 +1,15 @@
 """Gates on what an operator carries from the past into the future: how much, and that it does not grow."""
 
 import contextlib
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from evaluator.gates.led import led
 from evaluator.gates.probe import ODD, Probe, Rejected, Tensors, apart, loudness, normed
 from evaluator.gates.rank import ROWS, Overflown, carried
 from evaluator.gates.rounding import another_shape
-from evaluator.operator import OperatorError, OperatorProcess
+from evaluator.operator import OperatorProcess
 
 DECLARED = "with parameters as declared"
 CALM = "with calm betas and small values"
@@ -61,21 +61,22 @@ def _wider(operator: OperatorProcess, probe: Probe, x: Tensors, o: Tensor) -> bo
 
 def _holds_a_wider_chunk(operator: OperatorProcess, probe: Probe) -> bool:
     """Whether more is held in the middle of a second chunk than 4 K V and its own tokens: a clock over chunks alone holds no more."""
-    dim, C = _width(operator, probe, 4), 32
+    dim, C = probe.width(operator, 4), 32
     past, most = C + C // 2, 4 * dim * dim + C // 2 * 2 * dim
     x = of_one_past(operator, probe, dim, past, 80)
-    return carried(operator, probe, x, past, C, most + 8) > most
+    return carried(operator, probe, x, past, C, most + 8, probe.a_head()) > most
 
 
 def state(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     """The rank of the map from past inputs to future outputs is the state: at most 4 K V + chunk_size (K + V), not growing.
 
     Small heads make it measurable, with 16 keys and values allowed where that is more, and many futures of one past. A
-    window or cache shows at K = V = 4, what waits for the trainer's chunk_size too, an expanded key at K = V = 10. Where
-    the outputs are the same for every chunk_size, nothing is allowed for a chunk.
+    window or cache shows at K = V = 4, what waits for the trainer's chunk_size too, an expanded key at K = V = 10. The
+    heads take turns, as they need not be alike. Where the outputs are the same for every chunk_size, nothing is allowed for
+    a chunk.
     """
     quick = probe.properties["milliseconds_a_token"] < 1
-    small, larger = _width(operator, probe, 4), _width(operator, probe, 10)
+    small, larger = probe.width(operator, 4), probe.width(operator, 10)
     far_back = probe.randint(850, 960) if quick else 108
     plan = (
         (small, 8, "as they come", (27, far_back)),
@@ -90,19 +91,21 @@ def state(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
         *((small, 8, kind, (108,)) for kind in LED if probe.described(operator, probe.num_heads, small).parameters),
     )
     found = dict[str, dict[str, int]]()
-    for dim, C, kind, pasts in plan:
-        allowed = _allowed(probe, dim, C)
-        ranks = [_rank(operator, probe, dim, C, past, kind) for past in pasts]
+    first = probe.a_head()
+    for number, (dim, C, kind, pasts) in enumerate(plan):
+        allowed = may_hold(probe, dim, C)
+        head = (first + number) % probe.num_heads
+        ranks = [held(operator, probe, dim, C, past, kind, head) for past in pasts]
         told = ", ".join(f"{rank} after {past} tokens" for rank, past in zip(ranks, pasts, strict=True))
         where = f"with K = V = {dim}, chunk_size = {C} and inputs {kind} its rank is {told}"
-        if max(ranks) > 1.25 * ranks[0] + dim * dim and _goes_on(operator, probe, dim, C, kind, max(pasts), max(ranks)):
+        if max(ranks) > 1.25 * ranks[0] + dim * dim and _goes_on(operator, probe, dim, C, kind, max(pasts), max(ranks), head):
             raise Rejected(f"the state grows with the past: {where}")
         if max(ranks) > allowed:
             nothing = "; nothing for a chunk, as the outputs are the same for every chunk_size" * probe.properties.get("chunk_invariant", False)
             raise Rejected(f"the state is too large: {where}, at most {allowed} is allowed ({SLOTS} keys and values, or 4 K V{nothing})")
         key = f"{dim}x{dim}, chunks of {C}"
         found[key] = {"rank": max(max(ranks), found.get(key, {"rank": 0})["rank"]), "allowed": allowed}
-    part = _allowed(probe, larger, 4) // larger
+    part = may_hold(probe, larger, 4) // larger
     if _jumps(operator, probe, larger, 4, part) and _reads_jumps(operator, probe, larger, 4, part):
         raise Rejected(
             f"the state is too large in what passes no gradient, as signs do: with K = V = {larger}, chunk_size = 4 one value channel "
@@ -111,9 +114,9 @@ def state(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     return {"state": found}
 
 
-def _goes_on(operator: OperatorProcess, probe: Probe, dim: int, C: int, kind: str, past: int, rank: int) -> bool:
+def _goes_on(operator: OperatorProcess, probe: Probe, dim: int, C: int, kind: str, past: int, rank: int, head: int) -> bool:
     """What fills late, as levels of memory do, ends at 4 K V and half a chunk's tokens; what grows goes on growing."""
-    return rank > 4 * dim * dim + C * dim or _rank(operator, probe, dim, C, min(4 * past, LONG), kind) > rank + dim
+    return rank > 4 * dim * dim + C * dim or held(operator, probe, dim, C, min(4 * past, LONG), kind, head) > rank + dim
 
 
 def _jumps(operator: OperatorProcess, probe: Probe, dim: int, C: int, part: int) -> bool:
@@ -122,12 +125,12 @@ def _jumps(operator: OperatorProcess, probe: Probe, dim: int, C: int, part: int)
     After the past betas are zero, or values are, so that outputs are linear in the state, however it came about. A state
     that goes on moving by itself, as by moments, makes them more: `_reads_jumps` tells it.
     """
-    past, future = 108, 2 * part
+    past, future, head = 108, 2 * part, probe.a_head()
     for nothing in ("beta", "v"):
         x = {n: v.expand(2 * part, *v.shape[1:]).contiguous() for n, v in probe.inputs(operator, 1, past + future, K=dim).items()}
-        x["v"][:, 0, :past, 0] = 1e-6 * probe.randn(2 * part, past)
+        x["v"][:, head, :past, 0] = 1e-6 * probe.randn(2 * part, past)
         x[nothing][:, :, past:] = 0
-        o = normed(operator.forward(x, chunk_size=C)[:, 0, past:])
+        o = normed(operator.forward(x, chunk_size=C)[:, head, past:])
         if _directions(o[..., 0], float(o.norm()), dim) > part + part // 2:
             return True
     return False
@@ -145,10 +148,10 @@ def _read(operator: OperatorProcess, probe: Probe, dim: int, C: int, past: int, 
     for name in probe.over_time(x):
         x[name][:, :, :at] = x[name][:1, :, :at].clone()
     x["beta"][:, :, past:at], x["v"][:, :, past:] = 0, 0
-    found, loud = list[Tensor](), None
+    found, loud, head = list[Tensor](), None, probe.a_head()
     for signs in 1e-6 * probe.randn(many, past):
-        x["v"][:, 0, :past, 0] = signs
-        o = operator.forward(x, chunk_size=C)[:, 0, at].double()
+        x["v"][:, head, :past, 0] = signs
+        o = operator.forward(x, chunk_size=C)[:, head, at].double()
         loud = loudness(o) if loud is None else loud  # of one past: by its own each would be divided by what it moves
         found.append(o / loud)
     o = torch.stack(found)
@@ -161,52 +164,31 @@ def _directions(o: Tensor, all_channels: float, dim: int) -> int:
     return int((values > 1e-4 * all_channels / dim**0.5).sum())
 
 
-def _allowed(probe: Probe, dim: int, C: int) -> int:
+def may_hold(probe: Probe, dim: int, C: int) -> int:
     """Numbers in a state; a few slots or last tokens, which small heads make look large, are few at the trainer's."""
     return max(4 * dim * dim, SLOTS * 2 * dim) + (1 if probe.properties.get("chunk_invariant") else C) * 2 * dim
 
 
-def _led(operator: OperatorProcess, probe: Probe, dim: int, C: int, dtype: torch.dtype, by: float) -> Tensors:
-    """Declared parameters where Adam leads them, whose steps are of one size however small a gradient is.
-
-    The same way each time in a check, so that another sign is the other way.
-    """
-    same = replace(probe, rng=torch.Generator().manual_seed(probe.rng.initial_seed()))
-    x = same.inputs(operator, ROWS, 40, K=dim, dtype=dtype, calm=True)
-    _, grads = operator.vjp(x, same.randn(ROWS, probe.num_heads, 40, dim, dtype=dtype), chunk_size=C)
-    steps = {n: g.sum(0, keepdim=True).sign() for n, g in grads.items() if n not in probe.over_time(x) and g is not None}
-    return {n: x[n] + by * step for n, step in steps.items()}
-
-
-def _width(operator: OperatorProcess, probe: Probe, wanted: int) -> int:
-    """The narrowest heads from `wanted` on that are answered: some operators need a power of two, or eight features."""
-    for dim in (d for d in (wanted, 8, 16) if d >= wanted):
-        with contextlib.suppress(OperatorError):
-            operator.forward(probe.inputs(operator, 1, 9, K=dim), chunk_size=4)
-            return dim
-    raise Rejected("delta_rule fails for heads of 16 features and less; it must work for any head_dim from 16 on")
-
-
-def _rank(operator: OperatorProcess, probe: Probe, dim: int, C: int, past: int, kind: str) -> int:
-    """Of inputs of a kind; what small heads far from the usual make NaN is drawn anew, as larger ones need not."""
+def held(operator: OperatorProcess, probe: Probe, dim: int, C: int, past: int, kind: str, head: int) -> int:
+    """The rank, of inputs of a kind; what small heads far from the usual make NaN is drawn anew, as larger ones need not."""
     for _ in range(DRAWS - 1):
         with contextlib.suppress(Overflown):
-            return _rank_once(operator, probe, dim, C, past, kind)
-    return _rank_once(operator, probe, dim, C, past, kind)
+            return _rank_once(operator, probe, dim, C, past, kind, head)
+    return _rank_once(operator, probe, dim, C, past, kind, head)
 
 
-def _rank_once(operator: OperatorProcess, probe: Probe, dim: int, C: int, past: int, kind: str) -> int:
+def _rank_once(operator: OperatorProcess, probe: Probe, dim: int, C: int, past: int, kind: str, head: int) -> int:
     """Up to a little more than is allowed, to much more of what only some tokens may ask for."""
-    most = _allowed(probe, dim, C) + (ROWS if kind in RARE else 8)
+    most = may_hold(probe, dim, C) + (ROWS if kind in RARE else 8)
     past += C // 2 - past % C  # in the middle of a chunk
     future = past if kind == "that come again" else max(66, 5 * most // (4 * dim))
     dtype = torch.float64 if probe.precision == "float64" else torch.float32
     x = probe.inputs(operator, ROWS, past + future, K=dim, dtype=dtype, as_declared=kind in (DECLARED, CALM), calm=kind == BEGINNING)
     if kind in LED:
-        x |= _led(operator, probe, dim, C, dtype, LED[kind])
+        x |= led(operator, probe, dim, C, dtype, LED[kind])
     # Once before, as what comes later may be what came earlier, and once after, as magnitudes are drawn for each row.
     x = _with_one_past(probe, _as_training_may(probe, _with_one_past(probe, x, past), past, kind), past)
-    return carried(operator, probe, x, past, C, most)
+    return carried(operator, probe, x, past, C, most, head)
 
 
 def of_one_past(operator: OperatorProcess, probe: Probe, dim: int, past: int, future: int) -> Tensors:
