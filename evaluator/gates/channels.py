@@ -101,8 +101,9 @@ def _by_values(operator: OperatorProcess, probe: Probe, head: int) -> tuple[bool
         if rank is None:
             return False, None
         if rank <= wide:  # what only tokens that come again ask for, wide heads tell apart where small ones can't
-            again, _ = _of_channels(operator, probe, probe.head_dim, wide + 8, channels, head, again=True)
-            return again is not None and again > wide, max(rank, again or 0)
+            again, alike = _of_channels(operator, probe, probe.head_dim, wide + 8, channels, head, again=True)
+            if again is None or again <= wide:
+                return False, max(rank, again or 0)
         if alike:
             break
     small = 0 if channels == probe.head_dim else _of_channels(operator, probe, 16, narrow + 8, channels, head)[0]
@@ -117,7 +118,7 @@ def _of_channels(
     A gradient serves them all at once, as if they had one map; the second answer is whether they do. With `again` each later
     token is another of the earlier ones, but for its value.
     """
-    past = probe.randint(count + probe.chunk_size, 2 * count)
+    past = count + count // 4 + probe.randint(1, probe.chunk_size)
     T = past + count + probe.randint(0, 8)
     x, asked = probe.inputs(operator, 1, T, K=dim), torch.randperm(dim, generator=probe.rng)[:channels]
     x["beta"] = x["beta"] * 0.8 + 0.1
