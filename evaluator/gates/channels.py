@@ -82,7 +82,7 @@ def _as_elsewhere(operator: OperatorProcess, probe: Probe, x: Tensors) -> None:
     o = operator.forward(x, chunk_size=probe.chunk_size)
     for _ in range(3):
         at = probe.randint(0, B - 1)
-        alone = {n: v[:, :, : T - 1].contiguous() if n in probe.over_time(x) else v for n, v in row(x, slice(at, at + 1)).items()}
+        alone = probe.until(row(x, slice(at, at + 1)), T - 1)
         once_more = operator.forward(alone, chunk_size=probe.chunk_size)
         moved = apart(o[at : at + 1, :, : T - 1], once_more)
         if not moved or moved <= (allowed := another_shape(operator, probe, alone, once_more)):
@@ -130,7 +130,8 @@ def _of_channels(
         x["v"][..., asked] *= 1e-6
     kept = operator.measure(x, chunk_size=probe.chunk_size, repeat=1, memory=True)[1]
     size = max(2, min(-(-count // channels) + 2, 48, int(1.5e9 / max(kept, 1))))
-    _as_elsewhere(operator, probe, {n: v.expand(size, *v.shape[1:]).contiguous() for n, v in x.items()})
+    rows = {n: v.expand(size, *v.shape[1:]).contiguous() for n, v in x.items()}
+    _as_elsewhere(operator, probe, rows)
     weights = 1 / loudness(operator.forward(x, chunk_size=probe.chunk_size)[:, head, past : past + count])
     found, began = list[Tensor](), operator.clock()
     while (done := channels * sum(map(len, found))) < count:
@@ -140,7 +141,6 @@ def _of_channels(
             combined[0] = combined[0, :, :1]
             combined[1] = 1.37 * combined[0]
         grad_o[:, head, past : past + count].index_copy_(2, asked, combined * weights)
-        rows = {n: v.expand(size, *v.shape[1:]).contiguous() for n, v in x.items()}
         _, grads = operator.vjp(rows, grad_o, chunk_size=probe.chunk_size, timeout=3 * operator.timeout)
         if (grad := grads["v"]) is None:
             return None, False

@@ -65,7 +65,7 @@ def prefix(operator: OperatorProcess, probe: Probe) -> None:
 
 def _prefix(operator: OperatorProcess, probe: Probe, T: int, cut: int, calm: bool) -> str | None:
     x = probe.inputs(operator, 1, T, calm=calm)
-    part = {n: v[:, :, :cut].contiguous() if n in probe.over_time(x) else v for n, v in x.items()}
+    part = probe.until(x, cut)
     whole = operator.forward(x, chunk_size=probe.chunk_size)[:, :, :cut]
     alone = operator.forward(part, chunk_size=probe.chunk_size)
     moved = apart(whole, alone)

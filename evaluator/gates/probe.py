@@ -189,6 +189,10 @@ class Probe:
     def _cast(self, x: Tensors, dtype: torch.dtype) -> Tensors:
         return {name: value.to(dtype).contiguous() for name, value in x.items()}
 
+    def until(self, inputs: Tensors, token: int) -> Tensors:
+        """The tokens before that one alone."""
+        return {n: v[:, :, :token].contiguous() if n in self.over_time(inputs) else v for n, v in inputs.items()}
+
     def legal(self, inputs: Tensors) -> Tensors:
         """The same with betas from 0 to 1, as a layer's sigmoid makes them: an operator may take the root of one."""
         return inputs | {"beta": inputs["beta"].clamp(0, 1)}

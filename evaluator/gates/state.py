@@ -45,7 +45,7 @@ def chunk(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
 def _wider(operator: OperatorProcess, probe: Probe, x: Tensors, o: Tensor) -> bool:
     """Whether chunks of 32 act as chunks of 64 or more: o, the outputs for x, then begins anew every so many tokens."""
     over_time = probe.over_time(x)
-    start = {n: v[:, :, :64].contiguous() if n in over_time else v for n, v in x.items()}
+    start = probe.until(x, 64)
     first, second = (operator.forward(start, chunk_size=c) for c in (32, 64))
     if apart(second, first) > another_shape(operator, probe, start, first):
         return False

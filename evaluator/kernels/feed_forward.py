@@ -4,7 +4,6 @@ A program holds its rows from end to end: of what lies between, nothing is kept 
 back only what the weights' gradients are products of.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 from evaluator.kernels.linear import sum_rows
 from evaluator.kernels.norm import EPS, through_norm, unit_rows
 from evaluator.kernels.ptx import rounded, sigmoid
-from evaluator.kernels.tile import load, store
+from evaluator.kernels.tile import load, plain, store
 
 # Tokens of a program, as many of them at a time around the products, and inner columns at a time.
 FORWARD = {"ROWS": 64, "STEP": 16, "BLOCK": 32, "num_warps": 4, "num_stages": 2}
@@ -165,11 +164,6 @@ def _backward(
     tl.store(share, dw)
 
 
-def _plain(y: Tensor, rows: int, N: int, tile: Mapping[str, int]) -> tuple[bool, bool]:
-    """Whether tiles of that size cover the rows and the inner columns exactly, and whether PTX may be used."""
-    return rows % tile["ROWS"] == 0 and N % tile["BLOCK"] == 0, y.is_cuda and y.dtype == torch.bfloat16
-
-
 class _FeedForward(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, norm: Tensor, up: Tensor, down: Tensor, after: Tensor | None) -> Any:
@@ -179,7 +173,7 @@ class _FeedForward(torch.autograd.Function):
         after_row = 0 if after is None else after.stride(0)
         _forward[(triton.cdiv(rows, FORWARD["ROWS"]), R)](
             x, y, norm, up, down, after, out, following,
-            rows, norm.stride(0), up.stride(0), down.stride(0), after_row, N, EPS, after is not None, *_plain(y, rows, N, FORWARD), D, **FORWARD,
+            rows, norm.stride(0), up.stride(0), down.stride(0), after_row, N, EPS, after is not None, *plain(y, FORWARD, ROWS=rows, BLOCK=N), D, **FORWARD,
         )
         ctx.save_for_backward(x, y, norm, up, down, after, None if after is None else out)
         ctx.set_materialize_grads(False)
@@ -199,7 +193,7 @@ class _FeedForward(torch.autograd.Function):
         _backward[grid](
             x, y, out, norm, up, down, after, dout, dnext, dx, dy, normed, dh, du, inner, norms,
             rows, norm.stride(0), up.stride(0), down.stride(0), after_row, N, EPS,
-            dout is not None, dnext is not None, *_plain(y, rows, N, BACKWARD), D, **BACKWARD,
+            dout is not None, dnext is not None, *plain(y, BACKWARD, ROWS=rows, BLOCK=N), D, **BACKWARD,
         )
         dnorms = sum_rows(norms, norm.dtype)
         dup = torch.bmm(du.mT, normed.view(R, rows, D))

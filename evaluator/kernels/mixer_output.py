@@ -1,6 +1,5 @@
 """What a mixer's heads are made into: the RMS norm of each, its gate, and the output projection, in one kernel each way."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from evaluator.kernels.linear import sum_rows
 from evaluator.kernels.norm import EPS, through_norm, unit_rows
 from evaluator.kernels.ptx import rounded, sigmoid
-from evaluator.kernels.tile import load, store
+from evaluator.kernels.tile import load, plain, store
 
 FORWARD = {"ROWS": 64, "num_warps": 4, "num_stages": 2}  # tokens of a program
 BACKWARD = {"ROWS": 64, "num_warps": 4, "num_stages": 3}  # tokens at a time
@@ -96,11 +95,6 @@ def _strides(o: Tensor, norm: Tensor, gate: Tensor | None, weight: Tensor) -> tu
     return *o.stride()[:3], norm.stride(0), g_row, weight.stride(0)
 
 
-def _plain(o: Tensor, rows: int, tile: Mapping[str, int]) -> tuple[bool, bool]:
-    """Whether tiles of that size cover the rows exactly, and whether PTX may be used."""
-    return rows % tile["ROWS"] == 0, o.is_cuda and o.dtype == torch.bfloat16
-
-
 class _MixerOutput(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, o: Tensor, norm: Tensor, gate: Tensor | None, weight: Tensor, batch: int) -> Tensor:
@@ -109,7 +103,7 @@ class _MixerOutput(torch.autograd.Function):
         y = torch.empty(R, batch, T, D, device=o.device, dtype=o.dtype)
         _forward[(triton.cdiv(rows, FORWARD["ROWS"]), 1, R)](
             o, norm, gate, weight, y, rows, T, *_strides(o, norm, gate, weight), EPS, gate is not None,
-            *_plain(o, rows, FORWARD), H, HEAD, D, **FORWARD,
+            *plain(o, FORWARD, ROWS=rows), H, HEAD, D, **FORWARD,
         )
         ctx.save_for_backward(o, norm, gate, weight)
         ctx.batch = batch
@@ -129,7 +123,7 @@ class _MixerOutput(torch.autograd.Function):
         _backward[(shares, H, R)](
             o, norm, gate, weight, dy.contiguous(), do, dgate, dw, dnorm, rows, part, T,
             *_strides(o, norm, gate, weight), EPS, gate is not None,
-            *_plain(o, rows, BACKWARD), H, HEAD, D, **BACKWARD,
+            *plain(o, BACKWARD, ROWS=rows), H, HEAD, D, **BACKWARD,
         )
         return do, sum_rows(dnorm, norm.dtype), dgate, sum_rows(dw, weight.dtype), None
 

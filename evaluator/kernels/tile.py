@@ -1,7 +1,16 @@
 """Tiles in and out of memory."""
 
+from collections.abc import Mapping
+
+import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+
+
+def plain(x: Tensor, tile: Mapping[str, int], **sizes: int) -> tuple[bool, bool]:
+    """EVEN and PTX for kernels on x: whether tiles cover all `sizes` exactly, named as in `tile`, and whether it is bfloat16 on a GPU."""
+    return all(size % tile[name] == 0 for name, size in sizes.items()), x.is_cuda and x.dtype == torch.bfloat16
 
 
 @triton.jit
