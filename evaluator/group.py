@@ -88,7 +88,7 @@ class Group:
         leaves = {k: v.detach().requires_grad_() for k, v in self._leaves().items()}
         logits = forward(leaves, inputs, self.operator, self.arch, self.ops)
         loss = self.ops.cross_entropy(logits, targets.flatten(1))
-        grads = torch.autograd.grad(loss.sum(), list(leaves.values()), materialize_grads=True)
+        grads = self.ops.gradients(loss.sum(), list(leaves.values()))
         self._update(dict(zip(leaves, grads, strict=True)))
         self.cursor += size
 

@@ -3,7 +3,7 @@
 R replicas are trained as one model: weights are `[R, ...]`, activations `[R, B, T, D]`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -116,6 +116,11 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
         logits.float().reshape(R * N, V), targets.long().reshape(R * N), ignore_index=-100, reduction="none"
     )
     return losses.view(R, N).sum(1) / (targets != -100).sum(1)
+
+
+def gradients(loss: Tensor, leaves: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Of loss by each of the leaves, zeros for one that it does not depend on."""
+    return torch.autograd.grad(loss, leaves, materialize_grads=True)
 
 
 def adamw(

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,15 +27,15 @@ CPU = torch.device("cpu")
 SMOKE = PROTOCOLS["smoke"]
 
 
-def group_of(tmp_path, name="delta_net", runs=None, ops=layers, setting=SMOKE.settings[1], protocol=SMOKE):
-    operator = load(read_sources(VARIANTS / name), "naive", "cpu", tmp_path)
+def group_of(tmp_path, name="delta_net", runs=None, ops=layers, setting=SMOKE.settings[1], protocol=SMOKE, device=CPU):
+    operator = load(read_sources(VARIANTS / name), "naive", device.type, tmp_path)
     arch = architecture(setting, protocol, *declared(operator, protocol))
 
     def declare(stream):
         return _declare(operator, protocol, stream)
 
     runs = runs or sweep(protocol, [0])
-    return Group(setting, protocol, runs, arch, operator_function(operator, protocol), declare, CPU, ops)
+    return Group(setting, protocol, runs, arch, operator_function(operator, protocol), declare, device, ops)
 
 
 def test_mad_has_66_settings_and_396_runs():
@@ -109,6 +110,19 @@ def test_kernels_train_as_layers_do(tmp_path, task):
     sure = plain.square.sqrt() > 1e-4 * plain.square.sqrt().max()
     torch.testing.assert_close(fast.weights[sure], plain.weights[sure], rtol=1e-3, atol=2e-4)
     torch.testing.assert_close(fast.scores.perplexity, plain.scores.perplexity, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a second stream needs a GPU")
+@pytest.mark.parametrize("name", ["delta_net", "gated_delta_net"])
+def test_a_second_stream_changes_no_bit(tmp_path, name):
+    from evaluator.kernels import ops
+
+    one_stream = SimpleNamespace(**vars(ops) | {"gradients": layers.gradients})
+    setting = BASELINES["in-context-recall"]
+    groups = [group_of(tmp_path, name, ops=o, setting=setting, device=torch.device("cuda")) for o in (ops, one_stream)]
+    for group in groups:
+        group.epoch(0)
+    assert torch.equal(groups[0].weights, groups[1].weights)
 
 
 def test_training_learns_and_is_deterministic(tmp_path):

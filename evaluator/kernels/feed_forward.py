@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from evaluator.kernels.beside import beside
 from evaluator.kernels.linear import sum_rows
 from evaluator.kernels.norm import EPS, through_norm, unit_rows
 from evaluator.kernels.ptx import rounded, sigmoid
@@ -196,8 +197,8 @@ class _FeedForward(torch.autograd.Function):
             dout is not None, dnext is not None, *plain(y, BACKWARD, ROWS=rows, BLOCK=N), D, **BACKWARD,
         )
         dnorms = sum_rows(norms, norm.dtype)
-        dup = torch.bmm(du.mT, normed.view(R, rows, D))
-        ddown = torch.bmm(dh.view(R, rows, D).mT, inner)
+        dup = beside(torch.bmm, du.mT, normed.view(R, rows, D))
+        ddown = beside(torch.bmm, dh.view(R, rows, D).mT, inner)
         return dx, dy, dnorms[:, 0], dup, ddown, None if dnext is None else dnorms[:, 1]
 
 
