@@ -158,8 +158,9 @@ def replay(
     """Train a stored variant again: is the result the same?
 
     Same means bit for bit on the device and versions of the record. On others each task is held to three sigma
-    of its noise over seeds, and of a partial row each setting. Exit status 1: it is not the same, it moved where
-    no noise was measured, or the variant's source is no longer the one that was recorded. No record is changed.
+    of its noise over seeds, and of a partial row each setting. A variant that was edited since is taken from the
+    commit that holds what was scored. Exit status 1: it is not the same, or moved where no noise was measured.
+    No record is changed.
     """
     entry = _past(root).find(entry_id)
     recorded, keys = replaying.recorded_evaluation(entry), replaying.chosen(entry, only or [])

@@ -2,15 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 
-from . import variants
 from .events import span
 from .history import Entry
 from .job import Job
 from .records import Evaluation
-from .repo import commit_of_source
 
 
-def sentences(job: Job, entry: Entry, name: str, recorded: Evaluation, keys: Sequence[tuple[str, str]]) -> Iterator[str]:
+def sentences(job: Job, entry: Entry, recorded: Evaluation, keys: Sequence[tuple[str, str]]) -> Iterator[str]:
     """One each; `keys` are the settings that will be trained, as (task, setting)."""
     known = [recorded.tasks[task].settings[setting].seconds for task, setting in keys]
     seconds = [value for value in known if value is not None]
@@ -25,10 +23,6 @@ def sentences(job: Job, entry: Entry, name: str, recorded: Evaluation, keys: Seq
             f"{entry.id} was scored under another fingerprint of {recorded.protocol.name} ({recorded.fingerprint[:12]}, "
             f"here {job.protocol.fingerprint[:12]}): the replay will end as not comparable"
         )
-    if not variants.holds(job.root, name, recorded.variant.digest):
-        back = commit_of_source(job.root, name, recorded.variant.digest)
-        how = f"; `git restore --source {back} -- variants/{name}` brings that back" if back else ""
-        yield f"variants/{name} is no longer the source that {entry.id} scored: the replay will end as not comparable{how}"
 
 
 def _settings(count: int) -> str:

@@ -14,9 +14,11 @@ from . import forecast, history, variants
 from .compare import minus
 from .errors import BadInput, EnvironmentFault
 from .evaluate import EvaluationFailed
+from .files import write_whole
 from .history import Entry
 from .job import Job, keep_evaluation
 from .records import COLUMNS, Evaluation, Key, PlaceOf, ProtocolInfo
+from .repo import committed_source
 
 Verdict = Literal["same", "within noise", "differs", "not comparable", "unknown noise"]
 _SIGMAS = 3.0
@@ -49,7 +51,7 @@ class Replay:
     def verdict(self) -> Verdict:
         """Same, bit for bit, where nothing changed; else within three sigma over seeds, or not: the worst of its tasks.
 
-        Another protocol, or another source under the same name, says nothing of the record.
+        Another protocol, or a source that was edited meanwhile, says nothing of the record.
         """
         if self.recorded.fingerprint != self.new.fingerprint:
             return "not comparable"
@@ -156,11 +158,9 @@ def replay(job: Job, entry: Entry, *, only: tuple[Key, ...] = (), out: Path | No
     """
     recorded = recorded_evaluation(entry)
     name = entry.name or recorded.variant.name
-    folder = variants.folder_of(job.root, name)
-    variants.sources(folder)
-    for sentence in forecast.sentences(job, entry, name, recorded, only or tuple(recorded.settings)):
-        job.reporter.say(sentence)
-    with _folder(out) as place:
+    with _source(job, entry, name, recorded.variant.digest) as folder, _folder(out) as place:
+        for sentence in forecast.sentences(job, entry, recorded, only or tuple(recorded.settings)):
+            job.reporter.say(sentence)
         job.reporter.stage(f"replay of {entry.id} {entry.name}: {recorded.protocol.name}")
         new = _again(job, folder, recorded, only, place)
         done = Replay(entry.id, name, recorded, new, job.protocol, only)
@@ -176,6 +176,27 @@ def replay(job: Job, entry: Entry, *, only: tuple[Key, ...] = (), out: Path | No
                     entry.about.parent,
                 )
         return done
+
+
+@contextlib.contextmanager
+def _source(job: Job, entry: Entry, name: str, digest: str) -> Iterator[Path]:
+    """A folder with the source that was scored, out of a commit where variants/NAME is another by now."""
+    stored = variants.folder_of(job.root, name)
+    if variants.holds(job.root, name, digest):
+        yield stored
+        return
+    found = committed_source(job.root, name, digest)
+    if not found:
+        variants.sources(stored)
+        raise BadInput(f"variants/{name} is no longer the source that {entry.id} scored, and no commit here holds that one")
+    commit, files = found
+    job.reporter.say(f"variants/{name} is no longer the source that {entry.id} scored: that one is taken from commit {commit}")
+    with tempfile.TemporaryDirectory(prefix="agent-source-") as place:
+        folder = Path(place) / name
+        folder.mkdir()
+        for file, text in files.items():
+            write_whole(folder / file, text)
+        yield folder
 
 
 @contextlib.contextmanager

@@ -162,18 +162,19 @@ def _source_paths(root: Path, entry: Entry) -> list[str]:
     return [file for file in files if file in tracked or ((root / file).exists() and file not in ignored)]
 
 
-def commit_of_source(root: Path, name: str, digest: str) -> str | None:
-    """The latest commit in which variants/NAME is the source with that digest; None where there is none, or no git."""
+def committed_source(root: Path, name: str, digest: str) -> tuple[str, dict[str, str]] | None:
+    """The latest commit in which variants/NAME is the source with that digest, and its files; None where there is none, or no git."""
     try:
         commits = _git(root, "log", f"-{_LOOKED_THROUGH}", "--format=%h", "--", f"variants/{name}").stdout.split()
-        return next((commit for commit in commits if _digest_in(root, commit, name) == digest), None)
+        sources = ((commit, _source_in(root, commit, name)) for commit in commits)
+        return next((found for found in sources if variants.digest_of(found[1]) == digest), None)
     except GitError:
         return None
 
 
-def _digest_in(root: Path, commit: str, name: str) -> str:
+def _source_in(root: Path, commit: str, name: str) -> dict[str, str]:
     shown = {form: _git(root, "show", f"{commit}:./variants/{name}/{form}") for form in variants.FORMS}
-    return variants.digest_of({form: done.stdout for form, done in shown.items() if done.returncode == 0})
+    return {form: done.stdout for form, done in shown.items() if done.returncode == 0}
 
 
 def _message(entry: Entry) -> str:
