@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 def serve(header: dict[str, Any], tensors: dict[str, Tensor], operator: Loaded, send: Callable[..., None]) -> None:
     """Answers the request `train`: progress after every epoch, then what `Trained` holds, weights as a tensor.
 
-    header: setting, protocol (as JSON), runs [[lr, weight_decay, seed]], num_threads, every (seconds between
-    checkpoints, or None), begin (what a checkpoint says, or None), whose state the tensors are. What the operator
-    declares is asked of it here, in its own process.
+    header: setting, protocol (as JSON), runs [[lr, weight_decay, seed]], num_threads, compile (whether the operator may
+    be), every (seconds between checkpoints, or None), begin (what a checkpoint says, or None), whose state the tensors
+    are. What the operator declares is asked of it here, in its own process.
     """
     if operator.device.type == "cuda":
         torch.cuda.init()
@@ -71,8 +71,13 @@ def _serve(header: dict[str, Any], tensors: dict[str, Tensor], operator: Loaded,
         facts = {f.name: getattr(checkpoint, f.name) for f in dataclasses.fields(checkpoint) if f.name != "state"}
         send({"event": "checkpoint", **facts}, {name: x.cpu() for name, x in checkpoint.state.items()})
 
+    def compile_operator() -> None:
+        send({"event": "compiling"}, {})
+        send({"event": "note", "message": group.compile(_library(operator))}, {})
+
+    may = header["compile"] and operator.device.type == "cuda" and operator.form == "naive"
     trained = train_group(
-        group, report, _library(operator), lambda message: send({"event": "note", "message": message}, {}),
+        group, report, compile_operator if may else None,
         _begun(header["begin"], tensors), keep, math.inf if header["every"] is None else header["every"],
     )
     facts = {f.name: getattr(trained, f.name) for f in dataclasses.fields(trained) if f.name != "weights"}
@@ -89,10 +94,8 @@ def _begun(facts: dict[str, Any] | None, state: dict[str, Tensor]) -> Checkpoint
 
 
 @functools.cache
-def _library(operator: Loaded) -> "Library | None":
-    """Where a naive operator's compiled kernels are kept, from setting to setting; None where it is not compiled."""
-    if operator.device.type != "cuda" or operator.form != "naive":
-        return None
+def _library(operator: Loaded) -> "Library":
+    """Where a naive operator's compiled kernels are kept, from setting to setting."""
     from evaluator.fusion.library import Library
 
     return Library()

@@ -7,15 +7,11 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from evaluator.group import Group
 from evaluator.protocol import Run
-
-if TYPE_CHECKING:
-    from evaluator.fusion.library import Library
 
 
 @dataclass(frozen=True)
@@ -73,14 +69,14 @@ COMPILE_FROM = 2e8  # tokens still to be trained on, about 20 s of eager code on
 
 
 def train_group(
-    group: Group, report: Callable[[Progress], None], library: "Library | None" = None, note: Callable[[str], None] = print,
+    group: Group, report: Callable[[Progress], None], compile_operator: Callable[[], None] | None = None,
     begin: Checkpoint | None = None, keep: Callable[[Checkpoint], None] | None = None, every: float = math.inf,
 ) -> Trained:
     """Trains until the last epoch, or until of each seed one run passes the protocol's accuracy at an epoch's end.
 
     The runs of a seed end together, as they would without those of other seeds beside them: what an ended run goes on to
     compute is not looked at.
-    With a library, the operator is compiled into it once it is sure that the training takes long. `keep` is given a
+    The operator is compiled, where it can be, once it is sure that the training takes long. `keep` is given a
     checkpoint at an epoch's end, every so many seconds; training goes on from `begin` where there is one.
     """
     protocol, count = group.protocol, len(group.runs)
@@ -91,8 +87,8 @@ def train_group(
         group.restore(begin.state, [b[0] for b in best], epoch, steps)
         started -= begin.seconds
     kept, long = time.monotonic(), group.tokens_after(COMPILE_AFTER) >= COMPILE_FROM
-    if library is not None and long and epoch >= COMPILE_AFTER:
-        note(group.compile(library))
+    if compile_operator and long and epoch >= COMPILE_AFTER:
+        compile_operator()
     while epoch < protocol.epochs:
         group.epoch(epoch)
         epoch, steps = epoch + 1, steps + group.steps_an_epoch
@@ -107,8 +103,8 @@ def train_group(
         report(Progress(epoch, steps, seconds, tuple(acc for _, acc, _ in last), tuple(perplexity)))
         if all(ended for _, _, ended in last):
             break
-        if library is not None and long and epoch == COMPILE_AFTER:
-            note(group.compile(library))
+        if compile_operator and long and epoch == COMPILE_AFTER:
+            compile_operator()
         if keep and time.monotonic() - kept >= every and epoch < protocol.epochs:
             keep(Checkpoint(epoch, steps, seconds, setup, tuple(best), tuple(last), group.state))
             kept = time.monotonic()

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,6 +38,7 @@ class Renewable:
 
     def __init__(self, job: Job) -> None:
         self.job, self.process = job, process_for(job)
+        self.compiles = True  # until one was lost after it had compiled its operator
 
     def renew(self) -> None:
         self.process.close()
@@ -78,7 +79,7 @@ def train(trainer: Renewable, setting: Setting, listener: Listener, folder: Path
     while groups:
         runs = groups.pop(0)
         try:
-            outcomes.append(trainer.ask(lambda p, runs=runs: _group(job, p, setting, runs, listener, folder), setting, listener))  # type: ignore[misc]
+            outcomes.append(trainer.ask(lambda p, runs=runs: _group(trainer, p, setting, runs, listener, folder), setting, listener))  # type: ignore[misc]
         except OperatorError as error:
             if error.kind != "memory" or len(runs) == 1:
                 raise
@@ -89,8 +90,9 @@ def train(trainer: Renewable, setting: Setting, listener: Listener, folder: Path
 
 
 def _group(
-    job: Job, process: OperatorProcess, setting: Setting, runs: tuple[Run, ...], listener: Listener, folder: Path | None
+    trainer: Renewable, process: OperatorProcess, setting: Setting, runs: tuple[Run, ...], listener: Listener, folder: Path | None
 ) -> Outcome:
+    job = trainer.job
     size = layout(architecture_for(job, setting, process)).size
     begin, state = (checkpoint.read(folder, setting, runs, size) if folder else None) or (None, {})
     if begin:
@@ -98,12 +100,12 @@ def _group(
     header = {
         "request": "train", "setting": dataclasses.asdict(setting), "protocol": to_json(job.protocol),
         "runs": [dataclasses.astuple(r) for r in runs], "num_threads": job.threads,
-        "every": EVERY if folder else None, "begin": begin,
+        "compile": trainer.compiles, "every": EVERY if folder else None, "begin": begin,
     }
     facts: dict[str, Any] = {}
     weights: dict[str, Tensor] = {}
     kept = time.monotonic()
-    for answer, tensors in process.request(header, state):
+    for answer, tensors in _answers(trainer, process, header, state):
         if answer.get("event") == "progress":
             listener.update(setting, answer)
         elif answer.get("event") == "note":
@@ -115,6 +117,27 @@ def _group(
         else:
             facts, weights = answer, tensors
     return Outcome(runs, _checked(facts, len(runs)), _weights(weights, "weights", size, len(runs)))
+
+
+def _answers(
+    trainer: Renewable, process: OperatorProcess, header: dict[str, Any], state: dict[str, Tensor]
+) -> Iterator[tuple[dict[str, Any], dict[str, Tensor]]]:
+    """What the process answers. If it fails after it began to compile, a fresh one may train without: our kernels may be why.
+
+    An address that a compiled kernel may not read is an error of every call after it, whose message blames the variant.
+    """
+    compiling = False
+    try:
+        for answer, tensors in process.request(header, state):
+            if answer.get("event") == "compiling":
+                compiling = True
+            else:
+                yield answer, tensors
+    except OperatorError as error:
+        if not compiling or error.kind not in ("raised", "crashed"):
+            raise
+        trainer.compiles = False
+        raise OperatorError("crashed", f"{error.message} (after its operator was compiled, which is not done again)") from None
 
 
 def _keep(

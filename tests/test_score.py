@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from scoring import CHEAP, SHORT, always, job_of, once, rows_of, scored
 from evaluator import checkpoint, job, local, results, trainer
 from evaluator.bench import Bench, Failure, Work
 from evaluator.job import Job
+from evaluator.operator import OperatorError, OperatorProcess
 from evaluator.progress import Progress
 from evaluator.protocol import Setting, sweep
 
@@ -72,6 +74,25 @@ def test_one_run_that_does_not_fit_in_memory_is_a_failure_with_its_setting(tmp_p
     assert evaluation["status"] == "train-failed"
     assert evaluation["error"].startswith("memorization ")
     assert "MemoryError" in evaluation["error"]
+
+
+def test_an_operator_that_is_lost_once_it_was_compiled_is_trained_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled, request = list[bool](), OperatorProcess.request
+
+    def lost(self: OperatorProcess, header: dict[str, Any], tensors: dict[str, torch.Tensor], **options: Any) -> Iterator[Any]:
+        if header["request"] == "train":
+            compiled.append(header["compile"])
+            if header["compile"]:
+                yield {"event": "compiling"}, {}
+                raise OperatorError("raised", "CUDA error: an illegal memory access was encountered")
+        yield from request(self, header, tensors, **options)
+
+    monkeypatch.setattr(OperatorProcess, "request", lost)
+    evaluation, told = scored(job_of(tmp_path))
+    assert (evaluation["status"], compiled) == ("scored", [True, False, False])
+    (note,) = [event["message"] for event in told if event["event"] == "note"]
+    assert "illegal memory access" in note
+    assert note.endswith("(after its operator was compiled, which is not done again); once more in a fresh process")
 
 
 def test_as_many_threads_as_asked_for_else_one_a_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
