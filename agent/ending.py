@@ -38,7 +38,8 @@ class Sentences(TyperGroup):
     """Turns the errors that have a sentence into it; a bug stays a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
-        wants_json = "--json" in [*getattr(ctx, "_protected_args", ()), *ctx.args]
+        arguments = [*getattr(ctx, "_protected_args", ()), *ctx.args]
+        command, wants_json = arguments[0] if arguments else "", "--json" in arguments
         try:
             with with_an_end():
                 return super().invoke(ctx)
@@ -49,7 +50,8 @@ class Sentences(TyperGroup):
                 _print_error(error.format_message())
             raise  # typer tells how the command is used, and ends with 2
         except KeyboardInterrupt:
-            _end("stopped; the next run takes up what was under way", STATUS, wants_json)
+            later = "; the next run takes up what was under way" if command in ("run", "score") else ""
+            _end(f"stopped{later}", STATUS, wants_json)
         except OSError as error:
             if error.errno not in _OF_THE_MACHINE:
                 raise

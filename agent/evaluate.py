@@ -4,6 +4,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -93,22 +94,27 @@ class Evaluator:
             str(out),
             "--events",
         ]
-        ended = process.run(
-            [*self.command, *arguments],
-            self._environment(),
-            self.bounds,
-            log=out / "train.log",
-            on_line=lambda line: _hand_over(line, on_event, out / "train.log"),
-            leash=self.leash,
-        )
+
+        def run() -> Ended:
+            return process.run(
+                [*self.command, *arguments],
+                self._environment(),
+                self.bounds,
+                log=out / "train.log",
+                on_line=lambda line: _hand_over(line, on_event, out / "train.log"),
+                leash=self.leash,
+            )
+
+        ended = run()
+        if _killed(ended):  # what has ended is on disk
+            append_line(out / "train.log", f"{now():%Y-%m-%d %H:%M:%S}  {_how(ended)}: going on where it was")
+            ended = run()
         if ended.timed_out:
             raise EvaluationFailed(f"training was {ended.timed_out}")
         if ended.status in (2, 3):
             raise _fault(ended)
-        if ended.status < 0:
-            raise EvaluationFailed(
-                f"the evaluator was killed by signal {-ended.status}{_memory_hint(ended.status)}"
-            )
+        if _killed(ended):
+            raise EvaluationFailed(f"{_how(ended)}, twice")
         evaluation = read_evaluation(out, ended)
         if (ended.status == 0) != (evaluation.status in ("scored", "partial")):
             raise EvaluationFailed(f"the evaluator ended with status {ended.status}: {_last_line(ended)}")
@@ -117,6 +123,8 @@ class Evaluator:
     def _ask(self, arguments: list[str]) -> Ended:
         command = [*self.command, *arguments]
         ended = process.run(command, self._environment(), _CHECK_BOUNDS, leash=self.leash)
+        if _killed(ended):
+            ended = process.run(command, self._environment(), _CHECK_BOUNDS, leash=self.leash)
         if ended.timed_out:
             raise EvaluationFailed(f"`evaluator {arguments[0]}` was {ended.timed_out}")
         return ended
@@ -166,6 +174,15 @@ def read_evaluation(folder: Path, ended: Ended | None = None) -> Evaluation:
     return found
 
 
+def set_aside(folder: Path) -> None:
+    """An evaluation.json that can't be recorded gets another name: its entry has to be loaded without it."""
+    try:
+        read_evaluation(folder)
+    except EvaluationFailed:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            (folder / "evaluation.json").rename(folder / "evaluation.json.refused")
+
+
 def ended_evaluation(folder: Path) -> Evaluation:
     """The same, of one whose scores may be recorded."""
     found = read_evaluation(folder)
@@ -187,13 +204,20 @@ def _hand_over(line: str, on_event: Callable[[Event], None], log: Path) -> None:
     on_event(event)
 
 
-def _memory_hint(status: int) -> str:
-    return " (out of memory?)" if status == -9 else ""
+def _killed(ended: Ended) -> bool:
+    """Whether something else than our own bounds ended it, as the machine does where it has no memory left."""
+    return ended.status < 0 and not ended.timed_out
+
+
+def _how(ended: Ended) -> str:
+    return f"the evaluator was killed by signal {-ended.status}{' (out of memory?)' if ended.status == -9 else ''}"
 
 
 def _expect(ended: Ended, *statuses: int) -> None:
     if ended.status in (2, 3):
         raise _fault(ended)
+    if _killed(ended):
+        raise EvaluationFailed(f"{_how(ended)}, twice")
     if ended.status not in statuses:
         raise EvaluationFailed(f"the evaluator ended with status {ended.status}: {_last_line(ended)}")
 

@@ -19,8 +19,8 @@ from .text import one_line, printable
 
 def console(*, err: bool = False) -> Console:
     """Tables are as wide as they need to be where no terminal limits them."""
-    console = Console(stderr=err, highlight=False)
-    return console if console.is_terminal else Console(stderr=err, highlight=False, width=240)
+    console = Console(stderr=err, highlight=False, emoji=False)
+    return console if console.is_terminal else Console(stderr=err, highlight=False, emoji=False, width=240)
 
 
 def say(text: str) -> None:

@@ -140,6 +140,7 @@ class Evaluation(Record):
     tasks: dict[str, TaskResult]
     scores: dict[str, Score]
     mad_score: Score = None
+    started: str | None = None
     finished: str | None  # None: killed, under way, or gates after training are still to be asked
 
     @model_validator(mode="after")

@@ -13,12 +13,13 @@ from rich.table import Table
 from . import forecast, history, variants
 from .compare import minus
 from .errors import BadInput, EnvironmentFault
-from .evaluate import EvaluationFailed
+from .evaluate import EvaluationFailed, read_evaluation
 from .files import write_whole
 from .history import Entry
 from .job import Job, keep_evaluation
 from .records import COLUMNS, Evaluation, Key, PlaceOf, ProtocolInfo
 from .repo import committed_source
+from .text import one_line
 
 Verdict = Literal["same", "within noise", "differs", "not comparable", "unknown noise"]
 _SIGMAS = 3.0
@@ -158,7 +159,7 @@ def replay(job: Job, entry: Entry, *, only: tuple[Key, ...] = (), out: Path | No
     """
     recorded = recorded_evaluation(entry)
     name = entry.name or recorded.variant.name
-    with _source(job, entry, name, recorded.variant.digest) as folder, _folder(out) as place:
+    with _source(job, entry, name, recorded.variant.digest) as folder, _folder(job.root, entry, out) as place:
         for sentence in forecast.sentences(job, entry, recorded, only or tuple(recorded.settings)):
             job.reporter.say(sentence)
         job.reporter.stage(f"replay of {entry.id} {entry.name}: {recorded.protocol.name}")
@@ -200,16 +201,32 @@ def _source(job: Job, entry: Entry, name: str, digest: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _folder(out: Path | None) -> Iterator[Path]:
+def _folder(root: Path, entry: Entry, out: Path | None) -> Iterator[Path]:
     if out:
         try:
             out.mkdir(parents=True, exist_ok=True)
+            _require_own(root, entry, out)
         except OSError as error:
             raise BadInput(f"--out {out}: {error.strerror}") from None
         yield out
         return
     with tempfile.TemporaryDirectory(prefix="agent-replay-") as place:
         yield Path(place)
+
+
+def _require_own(root: Path, entry: Entry, out: Path) -> None:
+    """BadInput where `out` is no place for a replay: it would change what is there, or find the record and train nothing."""
+    place = out.resolve()
+    if any(place.is_relative_to((root / kept).resolve()) for kept in ("history", "variants")):
+        raise BadInput(f"--out {out} lies in history/ or variants/: a replay needs a folder of its own")
+    there = {path.name for path in out.iterdir()}
+    if there and not there & {"evaluation.json", "train.log"}:
+        raise BadInput(f"--out {out} holds other files ({one_line(min(there), 60)}): a replay needs a folder of its own")
+    if "evaluation.json" in there:
+        with contextlib.suppress(EvaluationFailed):
+            began = entry.evaluation.started if entry.evaluation else None
+            if began and read_evaluation(out).started == began:
+                raise BadInput(f"--out {out} holds the record itself: a replay there would train nothing")
 
 
 def _again(job: Job, folder: Path, recorded: Evaluation, only: Sequence[Key], out: Path) -> Evaluation:

@@ -1,5 +1,6 @@
 """Builds the parts of a run out of its settings."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,6 +23,7 @@ from .slots import shares
 from .text import one_line
 from .threads import aside
 
+_CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 _LONGEST_KEY = 8192  # servers take no header that is longer
 
 
@@ -121,6 +123,8 @@ def _model(settings: Settings, say: Callable[[str], None]) -> Model:
         )
     except (InvalidURL, ValueError, ImportError, OSError) as error:
         why = one_line(str(error), 200)
+        if isinstance(error, OSError):
+            why += "".join(f"; {name}={one_line(os.environ[name], 200)}" for name in _CERTIFICATES if name in os.environ)
         raise EnvironmentFault(f"what the environment says of proxies, certificates or headers cannot be used: {why}") from None
     try:
         if settings.iterations:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from . import history, variants
 from .errors import BadInput, Rejected
-from .evaluate import EvaluationFailed, ended_evaluation
+from .evaluate import EvaluationFailed, ended_evaluation, set_aside
 from .history import Entry, Pass, Past
 from .job import Failed, Job, keep_evaluation, record, seal, start, tidy
 from .proposal.reply import Proposal
@@ -40,6 +40,8 @@ def score_from(job: Job, name: str, folder: Path) -> Entry:
             f"{folder} was measured under fingerprint {one_line(evaluation.fingerprint, 64)}, "
             f"but {job.protocol.name} here has {job.protocol.fingerprint}"
         )
+    if evaluation.protocol.name != job.protocol.name:
+        raise BadInput(f"{folder} was measured under {one_line(evaluation.protocol.name, 60)}, and this is {job.protocol.name}")
     try:
         report = _ask_stored(job, variant, name)
     except EvaluationFailed as error:
@@ -118,6 +120,7 @@ def _train(job: Job, opened: Pass, name: str) -> Evaluation:
             on_event=job.reporter.event,
         )
     except EvaluationFailed as error:
+        set_aside(opened.folder)
         raise Failed("train-failed", str(error), name) from error
     if evaluation.status != "scored" and evaluation.status != "partial":
         raise Failed(evaluation.status, evaluation.error or "the evaluator gave no reason", name)

@@ -13,6 +13,7 @@ from .text import one_line
 
 FORMS = ("naive.py", "triton.py")
 _SOURCE_LIMIT = 1 << 20
+_MEANT = "--root needs the project's variants/"
 
 
 def folder_of(root: Path, name: str) -> Path:
@@ -38,6 +39,12 @@ def names(root: Path) -> frozenset[str]:
     return frozenset(path.name for path in folder.iterdir()) if folder.is_dir() else frozenset()
 
 
+def require(root: Path) -> None:
+    """BadInput where `root` is no project's."""
+    if not (root / "variants").is_dir():
+        raise BadInput(f"there is no {root / 'variants'}: {_MEANT}")
+
+
 def sources(folder: Path) -> dict[str, str]:
     """File name -> text of the forms that `folder` holds; BadInput where there is no naive.py."""
     try:
@@ -49,7 +56,7 @@ def sources(folder: Path) -> dict[str, str]:
     except UnicodeDecodeError as error:
         raise BadInput(f"{folder} holds a file that is not UTF-8: {error}") from error
     if not folder.parent.is_dir():
-        raise BadInput(f"there is no {folder.parent}: --root needs the project's variants/")
+        raise BadInput(f"there is no {folder.parent}: {_MEANT}")
     if "naive.py" not in found:
         raise BadInput(f"{folder} is no variant: it holds no naive.py")
     return found

@@ -20,6 +20,7 @@ from werkzeug import Request, Response
 
 from agent import history, listing
 from agent.cli import app
+from agent.output import console
 from agent.records import COLUMN_OF, COLUMNS
 
 KEY = "sk-not-to-be-seen-42"
@@ -381,6 +382,33 @@ def test_replay_says_whether_it_is_the_same(scored: Path) -> None:
     done = agent(scored, "replay", "0000")
     assert (done.exit_code, done.stdout) == (2, "")
     assert "variants/delta_net is no longer the source that 0000 scored, and no commit here holds that one" in done.stderr
+
+
+def test_a_replay_has_a_folder_of_its_own(scored: Path, tmp_path: Path) -> None:
+    entry, copy = scored / "history" / "0000", tmp_path / "copy"
+    shutil.copytree(entry, copy)
+    for out, told in (
+        (entry, "lies in history/ or variants/"),
+        (scored / "variants", "lies in history/ or variants/"),
+        (scored, "holds other files"),
+        (copy, "holds the record itself"),
+    ):
+        done = agent(scored, "replay", "0000", "--out", str(out))
+        assert (done.exit_code, f"--out {out} {told}" in done.stderr) == (2, True)
+    assert not (entry / "train.log").exists() or (entry / "train.log").read_bytes() == (copy / "train.log").read_bytes()
+
+
+def test_a_score_that_is_none_fails_the_attempt_and_not_the_history(root: Path) -> None:
+    (root / "variants" / "delta_net" / "naive.py").write_text(BASELINE + "# stub: score=2\n")
+    done = agent(root, "score", "delta_net")
+    assert done.exit_code == 1
+    assert "Traceback" not in done.stderr
+    (row,) = document(agent(root, "list", "--json"))  # type: ignore[misc]
+    assert row["status"] == "train-failed"
+
+
+def test_what_is_printed_is_what_was_meant() -> None:
+    assert console().render_str("m:100:x").plain == "m:100:x"
 
 
 def test_a_score_that_its_runs_do_not_bear_out_is_quoted_by_nothing(scored: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from agent import history, listing
 from agent.earlier.importer import Imported, import_files
 from agent.earlier.record import decode, parse
 from agent.earlier.table import Line
+from agent.errors import BadInput
 from agent.records import COLUMNS
 
 HEADER = "Unnamed: 0  Compress  Context Recall  Fuzzy Recall  Memorize  Noisy Recall  Selective Copy"
@@ -191,7 +192,7 @@ def test_comma_separated_values() -> None:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "variants").mkdir(parents=True)
     return tmp_path / "root"
 
 
@@ -307,3 +308,32 @@ def test_a_folder_is_refused_and_the_files_after_it_are_not(root: Path) -> None:
     folder, good = import_files(root, [root.parent, file], None, print)
     assert (folder.id, folder.refused) == (None, "Is a directory")
     assert good.id == "0000"
+
+
+def test_one_number_with_two_names_is_two_rows(root: Path) -> None:
+    done = bring(root, blocks=(
+        "        name  Compress  Context Recall\n0        foo    0.1         0.2\n\n"
+        "        name  Memorize  Noisy Recall\n0        qux    0.4         0.5\n"
+    ))["blocks"]  # fmt: skip
+    table = (root / "history" / (done.id or "") / "results.csv").read_text().splitlines()[1:]
+    assert table == ["foo,0.1,0.2,,,,", "qux,,,,0.4,0.5,"]
+
+
+def test_many_rows_of_one_name_are_told_once(root: Path) -> None:
+    rows = "".join(f"same,{i / 3000:.5f},0.5\n" for i in range(3000))
+    done = bring(root, same=f"name,Compress,Memorize\n{rows}")["same"]
+    assert done.notes.count("the name 'same' stands there with different values: all 3000 are kept") == 1
+    assert len((root / "history" / (done.id or "") / "results.csv").read_text().splitlines()) == 3001
+
+
+def test_a_file_that_cannot_be_read_is_named_and_the_next_is_imported(root: Path, tmp_path: Path) -> None:
+    file = tmp_path / "good.csv"
+    file.write_text("name,Compress,Memorize\nfoo,0.1,0.5\n")
+    bad, good = import_files(root, [Path("/proc/self/mem"), file], None, print)
+    assert (bad.sentence, good.id) == ("/proc/self/mem: refused: Input/output error", "0000")
+
+
+def test_a_folder_that_is_no_project_takes_no_import(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"there is no .*variants: --root needs the project's variants/"):
+        list(import_files(tmp_path, [tmp_path / "good.csv"], None, print))
+    assert not (tmp_path / "history").exists()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from .. import history
+from .. import history, variants
 from ..errors import BadInput
 from ..files import read_bounded
 from ..job import tidy
@@ -37,6 +37,7 @@ def import_files(
     root: Path, files: Sequence[Path], repo: Repo | None, say: Callable[[str], None]
 ) -> Iterator[Imported]:
     """One entry a file; a file that is no record, or is there already, is told and leaves none."""
+    variants.require(root)
     with history.writing(root):
         tidy(root, repo, say)
         there = _There({}, {})
@@ -45,11 +46,8 @@ def import_files(
         for file in files:
             try:
                 imported = _import(root, file, there)
-            except (BadInput, OSError) as error:
-                why = error.strerror if isinstance(error, OSError) else str(error)
-                if isinstance(error, OSError) and error.filename != str(file):
-                    raise
-                imported = Imported(str(file), None, why, ())
+            except BadInput as error:
+                imported = Imported(str(file), None, str(error), ())
             yield imported
             if imported.id is not None:
                 entry = history.load(root / "history" / imported.id)
@@ -71,7 +69,10 @@ class _There:
 
 
 def _import(root: Path, file: Path, there: _There) -> Imported:
-    data = read_bounded(file, _LIMIT + 1)
+    try:
+        data = read_bounded(file, _LIMIT + 1)
+    except OSError as error:
+        raise BadInput(error.strerror or type(error).__name__) from error
     if len(data) > _LIMIT:
         raise BadInput(f"it is larger than {_LIMIT >> 20} MiB, which no record is")
     if same := there.texts.get(sha256(data).digest()):

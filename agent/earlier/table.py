@@ -3,6 +3,7 @@
 import csv
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -48,13 +49,18 @@ class _Header:
         return next(iter([*called, *others]), None)
 
 
+Key = tuple[str, int]
+"""Of a row the number or name in front of it, and how many rows before it have the same."""
+
+
 @dataclass
 class Table:
     """What of a table was read, and a sentence for everything that is not as it should be."""
 
     oddities: list[str]
-    rows: dict[str, dict[str, str]] = field(default_factory=dict)
-    names: dict[str, str] = field(default_factory=dict)
+    rows: dict[Key, dict[str, str]] = field(default_factory=dict)
+    names: dict[Key, str] = field(default_factory=dict)
+    times: Counter[tuple[str, str]] = field(default_factory=Counter)  # that a number or name stood in front of a column
     header: _Header | None = None
     lack: str | None = None  # what is wrong with a table of which no row can be read
 
@@ -100,13 +106,15 @@ class Table:
         if placed is None:
             return False
         number, name, values = placed
-        key = number or name or f"line {len(self.rows)}"
-        while key in self.rows and next(iter(values)) in self.rows[key]:
-            key += "'"  # the same number or name once more is another row
+        front, first = number or name or f"line {len(self.rows)}", next(iter(values))
+        at = self.times[front, first]  # the same number or name once more is another row
+        while name and self.names.get((front, at), name) != name:  # so is the same number with another name
+            at += 1
+        key, self.times[front, first] = (front, at), at + 1
         if name:
             self.names[key] = name
         elif key not in self.rows:
-            self.oddities.append(f"row {key} of the table has no name")
+            self.oddities.append(f"row {front} of the table has no name")
         self.rows.setdefault(key, {}).update(values)
         return True
 
@@ -238,18 +246,19 @@ def _is_known(row: str, column: str, text: str, oddities: list[str]) -> bool:
 def _distinct(lines: list[Line], oddities: list[str]) -> list[Line]:
     """Equal rows once; rows of one name with other values all, and told; so is what is missing."""
     kept: list[Line] = []
-    seen: dict[str, list[Line]] = {}
+    found = {(line.name, frozenset(line.values.items())) for line in lines}
+    ways, seen = Counter(name for name, _ in found), Counter[str]()
     for line in lines:
-        if line in seen.get(line.name, ()):
+        if (line.name, frozenset(line.values.items())) not in found:
             oddities.append(f"the row {one_line(line.name, 100)!r} stands there twice, with the same values")
             continue
-        if line.name in seen:
-            oddities.append(
-                f"the name {one_line(line.name, 100)!r} stands there with different values: both are kept"
-            )
+        found.remove((line.name, frozenset(line.values.items())))
+        seen[line.name] += 1
+        if seen[line.name] == 2:
+            all_ = "both" if ways[line.name] == 2 else f"all {ways[line.name]}"
+            oddities.append(f"the name {one_line(line.name, 100)!r} stands there with different values: {all_} are kept")
         missing = [column for column in COLUMNS if column not in line.values]
         if missing:
             oddities.append(f"the row {one_line(line.name, 100)!r} has no {', '.join(missing)}")
         kept.append(line)
-        seen.setdefault(line.name, []).append(line)
     return kept

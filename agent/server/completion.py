@@ -40,6 +40,7 @@ class _Message(BaseModel):
     content: Annotated[str | None, BeforeValidator(_joined)] = None
     refusal: _Word = None
     reasoning_content: object = None
+    reasoning: object = None
 
 
 class _Choice(BaseModel):
@@ -136,7 +137,7 @@ def _text(choice: _Choice) -> str:
     if choice.finish_reason == "content_filter":
         raise NoText("the answer was stopped by the server's content filter")
     if not (message.content or "").strip():
-        only = ", only its reasoning" if message.reasoning_content else ""
+        only = ", only its reasoning" if message.reasoning_content or message.reasoning else ""
         raise NoText(f"the model sent no text{only} (finish reason: {one_line(str(choice.finish_reason), 40)})")
     # JSON may spell half of a surrogate pair, which no file and no later request can hold.
     return (message.content or "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")

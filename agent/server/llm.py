@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from urllib.request import getproxies, proxy_bypass
 
 import httpx2
 import openai
@@ -28,6 +29,7 @@ _CONNECT = 10.0  # seconds for a connection
 _LOOK = 15.0  # seconds for the list of models
 _FIRST_WORD = 30.0  # seconds without an answer until that is told, and then again at twice the time
 _MOST_REDIRECTS = 5
+_RESTART = 7  # more tries where nothing listens: about a minute, in which a local server is there again
 _UNREACHABLE = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError, httpx2.UnsupportedProtocol)
 _IN_VAIN = (httpx2.TooManyRedirects, httpx2.UnsupportedProtocol)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # what the name of a header may be
@@ -160,7 +162,8 @@ class OpenAIModel:
         """Seconds until the next try, which is told; raises the failure where no other try could help."""
         failure = error if isinstance(error, Passing) else self._failure(error, route)
         seconds = _seconds_until(error, again)
-        if seconds is None or again > self._retries:
+        restarts = isinstance(error.__cause__, httpx2.ConnectError) and self._retries > 0
+        if seconds is None or again > self._retries + (_RESTART if restarts else 0):
             raise failure from error
         if seconds > left:
             raise LLMError(
@@ -168,7 +171,7 @@ class OpenAIModel:
                 fatal=seconds > self._deadline,
             ) from error
         shown = f"{seconds:.2g} s" if seconds < 10 else span(seconds)
-        self._say(f"{failure}; trying again in {shown} ({again} of {self._retries})")
+        self._say(f"{failure}; trying again in {shown}{'' if restarts else f' ({again} of {self._retries})'}")
         return seconds
 
     async def _list(self, route: Route) -> tuple[list[str], bool]:
@@ -186,6 +189,14 @@ class OpenAIModel:
             pass  # an odd answer to this says nothing of others
         return [], False
 
+    def _through(self) -> str:
+        """The proxy that the environment puts in between, without what it may hold of a password."""
+        proxies = getproxies()
+        proxy = proxies.get(self._url.scheme) or proxies.get("all")
+        if not proxy or proxy_bypass(self._url.host):
+            return ""
+        return f" through the proxy of the environment, {one_line(proxy.rpartition('@')[2].rpartition('//')[2], 80)}"
+
     def _failure(self, error: openai.OpenAIError, route: Route) -> LLMError:
         """What went wrong. 401, 403, 404: a wrong key, no access, an unknown model: the next attempt would fare no better."""
         if isinstance(error, openai.APIStatusError):
@@ -201,7 +212,7 @@ class OpenAIModel:
             case httpx2.ConnectTimeout():
                 return LLMError(f"{route.server} cannot be reached: no connection after {_CONNECT:g} s")
             case cause:
-                what = "cannot be reached" if isinstance(cause, _UNREACHABLE) else "broke off"
+                what = f"cannot be reached{self._through()}" if isinstance(cause, _UNREACHABLE) else "broke off"
                 return LLMError(f"{route.server} {what}: {one_line(_why(cause or error), 200)}")
 
 
@@ -230,7 +241,7 @@ def _retry_after(headers: httpx2.Headers) -> float | None:
             seconds = parsedate_to_datetime(said).timestamp() - time.time()
         except (ValueError, OverflowError, OSError):
             return None
-    return min(seconds, 1e7) if seconds > 0 else None
+    return min(seconds, 1e12) if seconds > 0 else None
 
 
 def _so_far(route: Route) -> str:

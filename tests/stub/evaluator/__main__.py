@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 TASKS = {
@@ -176,7 +177,7 @@ def _evaluation(args: argparse.Namespace, path: Path, out: Path, done: dict[str,
         "device": {"kind": "cpu", "name": "stub"}, "versions": {"python": "3", "torch": None},
         "parameters": {"model": 409872, "baseline": 409872}, "state_size": {}, "sandbox": {"level": "none", "walls": []},
         "tasks": tasks, "scores": scores, "mad_score": sum(scores.values()) / 6 if whole else None,
-        "seconds": {"total": 0.6}, "started": "2030-01-01T00:00:00+00:00", "finished": "2030-01-01T00:00:01+00:00",
+        "seconds": {"total": 0.6}, "started": datetime.now(UTC).isoformat(), "finished": "2030-01-01T00:00:01+00:00",
     }  # fmt: skip
     part = out / ".evaluation.part"
     part.write_text(json.dumps(content))
