@@ -21,6 +21,8 @@ LONG_ALLOWED = 0.05
 """Of a long sequence, in which rounding grows too."""
 UNLIKE = 1e-2
 """Of a gradient's norm: powers of two round alike, but float16 inside loses what is small."""
+OF_FLOAT32 = 0.1
+"""Of a gradient's norm: what float32 may round."""
 NEAR = 1e-2
 """What is far is told from rounding where it is so large a part of what is near."""
 UNFELT = 1e-6
@@ -102,6 +104,7 @@ def derivative(operator: OperatorProcess, probe: Probe) -> None:
     """Backward is the derivative of forward, a custom one too, and linear in what is sent back."""
     _along_directions(operator, probe)
     _where_parameters_are_led(operator, probe)
+    _as_in_float64(operator, probe)
     _proportional(operator, probe)
     _additive(operator, probe)
 
@@ -144,6 +147,25 @@ def _alignment(checks: list[Check]) -> float:
     return float(torch.cosine_similarity(said, moved, dim=0))
 
 
+def _as_in_float64(operator: OperatorProcess, probe: Probe) -> None:
+    """Differences are taken in float64 where that is taken; float32, in which it trains, has the same gradient. Three draws must fail."""
+    if probe.precision == "lower" or probe.properties.get("coarse_inputs") or not takes_float64(operator, probe):
+        return
+    for _ in range(3):
+        T = probe.randint(70, 140)
+        x = probe.inputs(operator, 2, T, K=16)
+        x = probe.trained(x) if probe.randint(0, 1) else x
+        grad_o = probe.randn(2, probe.num_heads, T, 16) / loudness(operator.forward(x, chunk_size=probe.chunk_size))
+        grad_o -= grad_o.mean((0, 2), keepdim=True)
+        _, found = operator.vjp(x, grad_o, chunk_size=probe.chunk_size)
+        _, exact = operator.vjp({n: v.double() for n, v in x.items()}, grad_o.double(), chunk_size=probe.chunk_size)
+        pairs = [(n, g, found[n]) for n, g in exact.items() if g is not None]
+        wrong = [n for n, g, f in pairs if f is None or float((f - g).norm()) > OF_FLOAT32 * float(g.norm())]
+        if not wrong:
+            return
+    raise Rejected(f"the gradient to {wrong[0]} in float32 is another than that in float64, by more than {OF_FLOAT32:.0%} of it")
+
+
 def _proportional(operator: OperatorProcess, probe: Probe) -> None:
     """What comes back is proportional to what is sent: that of a mean over a batch of tokens is small.
 
@@ -176,15 +198,19 @@ def _additive(operator: OperatorProcess, probe: Probe) -> None:
 def _additive_at(operator: OperatorProcess, probe: Probe, T: int, D: int) -> None:
     x = probe.inputs(operator, 2, T, K=D)
     grad_o = probe.randn(2, probe.num_heads, T, D) / loudness(operator.forward(x, chunk_size=probe.chunk_size))
-    head, part_of_it = torch.zeros_like(grad_o), torch.zeros_like(grad_o)
+    head, part_of_it, drawn = (torch.zeros_like(grad_o) for _ in range(3))
     number = probe.a_head()
+    channels = (probe.uniform(D) < probe.uniform()) | (torch.arange(D) == probe.randint(0, D - 1))
+    drawn[:, number, probe.randint(T // 4, 3 * T // 4) :, channels] = 1
     head[:, number], part_of_it[:, number, T // 2 :, probe.randint(0, D - 1)] = 1, 1
 
     def back(sent: Tensor) -> dict[str, Tensor | None]:
         return operator.vjp(x, sent, chunk_size=probe.chunk_size)[1]
 
     whole, allowed = back(grad_o), 0.1 if probe.precision == "lower" else UNLIKE
-    for part, mask in (("of one head", head), ("of later tokens of a channel of one head", part_of_it)):
+    for part, mask in (
+        ("of one head", head), ("of later tokens of a channel of one head", part_of_it), ("of later tokens of some channels of one head", drawn)
+    ):  # fmt: skip
         one, rest = back(grad_o * mask), back(grad_o * (1 - mask))
         for name, all_of_it in whole.items():
             if all_of_it is None:
@@ -218,13 +244,14 @@ def _where_parameters_are_led(operator: OperatorProcess, probe: Probe) -> None:
 
 
 def _checks(operator: OperatorProcess, probe: Probe) -> list[Check]:
-    """Along one direction of each input and three of all, one of each at the trainer's own heads, two of calm inputs, five far on."""
+    """Along one direction of each input and three of all, one of each at the trainer's own heads, two of calm inputs and of trained ones, five far on."""
     dtype = torch.float64 if takes_float64(operator, probe) else torch.float32
     T, quick = 4 * probe.chunk_size + 1, probe.properties.get("milliseconds_a_token", 0.0) < 1
     coarse = bool(probe.properties.get("coarse_inputs"))  # which small inputs are lost in
     far_on = probe.randint(520, 700)
     return [
         *_checks_at(operator, probe, T, 16, dtype, lambda names: [[name] for name in names] + [names] * 3),
+        *([] if coarse else _checks_at(operator, probe, T, 16, dtype, lambda names: [names] * 2, trained=True)),
         *_checks_at(operator, probe, T, probe.head_dim, dtype, lambda names: [[name] for name in names]),
         *([] if coarse else _checks_at(operator, probe, T, 16, dtype, lambda names: [names] * 2, calm=True)),
         *(_checks_at(operator, probe, far_on, 16, dtype, lambda names: [names] * 3, long=True) if quick else []),
@@ -234,7 +261,7 @@ def _checks(operator: OperatorProcess, probe: Probe) -> list[Check]:
 
 def _checks_at(
     operator: OperatorProcess, probe: Probe, T: int, dim: int, dtype: torch.dtype,
-    directions: Callable[[list[str]], list[list[str]]], *, calm: bool = False, long: bool = False, across: int = 0, moved: Tensors | None = None,
+    directions: Callable[[list[str]], list[list[str]]], *, calm: bool = False, trained: bool = False, long: bool = False, across: int = 0, moved: Tensors | None = None,
 ) -> list[Check]:
     """Forward at x +- h d for every step in one batch, for each direction d, given as the inputs that it moves.
 
@@ -244,6 +271,7 @@ def _checks_at(
     detached on the way is small beside all that is near.
     """
     x = probe.inputs(operator, 1, T, K=dim, dtype=dtype, calm=calm)
+    x = probe.trained(x, 2.0 * probe.randint(0, 1) - 1) if trained else x
     x = {n: v if n in probe.over_time(x) else v + 0.1 * probe.randn(*v.shape, dtype=dtype) for n, v in x.items()}  # off a kink
     x |= {n: v[:1].expand_as(x[n]).contiguous() for n, v in (moved or {}).items()}
     grad_o = probe.randn(1, probe.num_heads, T, dim, dtype=dtype) / loudness(operator.forward(x, chunk_size=probe.chunk_size))

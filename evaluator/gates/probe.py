@@ -197,6 +197,17 @@ class Probe:
         """The same with betas from 0 to 1, as a layer's sigmoid makes them: an operator may take the root of one."""
         return inputs | {"beta": inputs["beta"].clamp(0, 1)}
 
+    def trained(self, inputs: Tensors, betas: float = 0.0) -> Tensors:
+        """Inputs of the sizes that training gives: vectors of 0.17 to 0.6 a feature, and betas nearer to one where `betas` is 1, to nothing where -1."""
+        sized = dict(inputs)
+        for name in self.over_time(inputs):
+            x, drawn = inputs[name], float(self.uniform())
+            if name == "beta":
+                sized[name] = x + betas * (0.3 + 0.5 * drawn) * (1 - x if betas > 0 else x)
+            else:
+                sized[name] = x * (0.17 * (0.6 / 0.17) ** drawn) / x.double().square().mean().sqrt().clamp_min(1e-30).to(x.dtype)
+        return sized
+
     def cuts(self, inputs: Tensors) -> Tensor:
         """One random token for each row, [B], from which on it may be changed."""
         B, _, T = inputs["beta"].shape

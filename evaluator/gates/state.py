@@ -18,11 +18,14 @@ LED = {
     "where their gradients lead parameters": -2.0, "where they lead them the other way": 2.0,
     "where their gradients lead parameters a little": -0.3, "where they lead them a little the other way": 0.3,
 }  # fmt: skip
+TRAINED = {"of the sizes that training gives, with betas nearer to one": 1.0, "of the sizes that training gives, with small betas": -1.0}
 RARE = ("that come again", "of odd kinds", "alike in all channels")
 LONG = 2048
 """Tokens after which whatever fills late is full."""
 DRAWS = 8
 """Of inputs at the most, before what overflows is a verdict."""
+ALONE = 0.1
+"""Of a gradient's norm: rounding at another shape is far less, a hidden gradient all of it."""
 SLOTS = 16
 """So many keys and values an operator may hold whatever the size of its heads."""
 
@@ -78,17 +81,20 @@ def state(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     quick = probe.properties["milliseconds_a_token"] < 1
     small, larger = probe.width(operator, 4), probe.width(operator, 10)
     far_back = probe.randint(850, 960) if quick else 108
+    with_parameters = bool(probe.described(operator, probe.num_heads, small).parameters)
+    wide_led = list(LED)[:2] if with_parameters else []
     plan = (
-        (small, 8, "as they come", (27, far_back)),
+        (small, 8, "as they come", (27, *([probe.randint(150, 850)] if quick else []), far_back)),
         (small, probe.chunk_size, DECLARED, (108,)),
-        (larger, 4, "as they come", (2 * larger + 14,)),
+        *((larger, 4, kind, (2 * larger + 14,)) for kind in ("as they come", BEGINNING, *list(TRAINED)[:1], *wide_led)),
         (small, 8, CALM, (27, 108)),
         (small, 8, BEGINNING, (108,)),
         (small, 8, "with saturated betas", (108,)),
         (small, 8, "far up", (108,)),
         (small, 8, "far down", (108,)),
+        *((small, 8, kind, (108,)) for kind in TRAINED),
         *((small, 8, kind, (108,)) for kind in RARE),
-        *((small, 8, kind, (108,)) for kind in LED if probe.described(operator, probe.num_heads, small).parameters),
+        *((small, 8, kind, (108,)) for kind in LED if with_parameters),
     )
     found = dict[str, dict[str, int]]()
     first = probe.a_head()
@@ -105,6 +111,7 @@ def state(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
             raise Rejected(f"the state is too large: {where}, at most {allowed} is allowed ({SLOTS} keys and values, or 4 K V{nothing})")
         key = f"{dim}x{dim}, chunks of {C}"
         found[key] = {"rank": max(max(ranks), found.get(key, {"rank": 0})["rank"]), "allowed": allowed}
+    _rows_alone(operator, probe, small)
     part = may_hold(probe, larger, 4) // larger
     if _jumps(operator, probe, larger, 4, part) and _reads_jumps(operator, probe, larger, 4, part):
         raise Rejected(
@@ -112,6 +119,26 @@ def state(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
             f"holds more than its part, {part} numbers"
         )
     return {"state": found}
+
+
+def _rows_alone(operator: OperatorProcess, probe: Probe, dim: int) -> None:
+    """A row's gradient is its own, whatever its neighbours have in common: the rank is asked of rows with one past. Two draws must fail."""
+    for _ in range(2):
+        past = probe.randint(60, 120)
+        x = of_one_past(operator, probe, dim, past, 66)
+        grad_o = probe.randn(ROWS, probe.num_heads, past + 66, dim)
+        grad_o[:, :, :past] = 0
+        _, together = operator.vjp(x, grad_o, chunk_size=8)
+        at = slice((number := probe.randint(0, ROWS - 1)), number + 1)
+        _, alone = operator.vjp({n: v[at].contiguous() for n, v in x.items()}, grad_o[at].contiguous(), chunk_size=8)
+        pairs = [(n, g[at], alone[n]) for n, g in together.items() if g is not None]
+        wrong = [n for n, a, b in pairs if b is None or float((a - b).norm()) > ALONE * float(torch.maximum(a.norm(), b.norm()))]
+        if not wrong:
+            return
+    raise Rejected(
+        f"the gradient of a row depends on the other rows: that to {wrong[0]} of one of {ROWS} rows with the same {past} tokens "
+        "behind them is another where the row is alone"
+    )
 
 
 def _goes_on(operator: OperatorProcess, probe: Probe, dim: int, C: int, kind: str, past: int, rank: int, head: int) -> bool:
@@ -183,7 +210,7 @@ def _rank_once(operator: OperatorProcess, probe: Probe, dim: int, C: int, past: 
     past += C // 2 - past % C  # in the middle of a chunk
     future = past if kind == "that come again" else max(66, 5 * most // (4 * dim))
     dtype = torch.float64 if probe.precision == "float64" else torch.float32
-    x = probe.inputs(operator, ROWS, past + future, K=dim, dtype=dtype, as_declared=kind in (DECLARED, CALM), calm=kind == BEGINNING)
+    x = probe.inputs(operator, ROWS, past + future, K=dim, dtype=dtype, as_declared=kind in (DECLARED, CALM, *TRAINED), calm=kind == BEGINNING)
     if kind in LED:
         x |= led(operator, probe, dim, C, dtype, LED[kind])
     # Once before, as what comes later may be what came earlier, and once after, as magnitudes are drawn for each row.
@@ -216,6 +243,8 @@ def _as_training_may(probe: Probe, x: Tensors, past: int, kind: str) -> Tensors:
     x["beta"] = betas.get(kind, 0.8 * b + 0.1)
     if kind == CALM:
         x["v"] = 0.1 * x["v"]
+    if kind in TRAINED:
+        return probe.trained(x | {"beta": b}, TRAINED[kind])
     if kind == "that come again":
         return _again(probe, x, past)
     if kind in ("of odd kinds", *ODD):

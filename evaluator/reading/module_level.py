@@ -103,6 +103,8 @@ class ModuleLevel:
             if not isinstance(inner, ast.FunctionDef) or inner.name not in ("forward", "backward", "setup_context"):
                 yield inner.lineno, f"{kind(inner)} in {node.name}; only forward, backward and setup_context may stand there"
                 continue
+            if not all(map(self._constant, _defaults(inner.args))):
+                yield inner.lineno, f"a default argument of {node.name}.{inner.name} that is no constant; compute it inside"
             decorators = [d.id if isinstance(d, ast.Name) else self.names.dotted(d) for d in inner.decorator_list]
             once = {"once_differentiable", "torch.autograd.function.once_differentiable"}
             if not decorators or not set(decorators) <= {"staticmethod", *once} or "staticmethod" in self.names.bound:
