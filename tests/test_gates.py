@@ -68,7 +68,7 @@ def shapes(operator, probe):
 
 
 LONG = ("state", "state_in_full", "derivative")
-"""Gates that take ten seconds of a cheat: every third of a class is asked here, all of them at full size."""
+"""Gates that take ten seconds of a cheat: every fourth of a class is asked here, all of them at full size."""
 
 
 def cheats():
@@ -76,7 +76,7 @@ def cheats():
     seen = Counter()
     for name, case in CASES.items():
         for gate in (g for g in case["by"] if g != "source" and case["cls"] != "honest"):
-            if gate not in LONG or TORTURE >= 300 or seen[case["cls"], gate] % 3 == 0:
+            if gate not in LONG or TORTURE >= 300 or seen[case["cls"], gate] % 4 == 0:
                 yield name, gate
             seen[case["cls"], gate] += 1
 
@@ -107,9 +107,8 @@ def test_an_honest_operator_that_looks_odd_passes(walls, name):
 
 
 @pytest.mark.parametrize(("name", "gate"), [
-    ("small_network", "state_in_full"), ("every_second_chunk", "chunk"), ("binary_keys", "derivative"),
-    ("write_only_surprises", "reach"),
-])  # fmt: skip
+    ("every_second_chunk", "chunk"), ("binary_keys", "derivative"), ("write_only_surprises", "reach"),
+])
 def test_an_honest_operator_passes_the_gate_that_it_comes_near_to(pair, name, gate):
     assert asked(BY_GATE[gate], pair, read_sources(ATTACKS / CASES[name]["file"])) is None
 

@@ -1,5 +1,4 @@
 """Buckets by the signs of keys."""
-import math
 import torch
 import torch.nn.functional as F
 

@@ -1,5 +1,4 @@
 """An error clamped before it is written."""
-import math
 import torch
 import torch.nn.functional as F
 

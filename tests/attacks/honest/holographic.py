@@ -1,17 +1,10 @@
 """Circular convolution through an FFT as binding."""
-import math
 import torch
 import torch.nn.functional as F
 
 
 def unit(x):
     return x * torch.rsqrt((x * x).sum(-1, keepdim=True) + 1e-6)
-
-
-def chunks(x, C):
-    """[B, H, T, D] -> list of float32 [B, H, C, D], zeros after the last token."""
-    x = F.pad(x.float(), (0, 0, 0, -x.shape[2] % C))
-    return x.reshape(*x.shape[:2], -1, C, x.shape[-1]).unbind(2)
 
 
 def delta_rule(q, k, v, beta, *, chunk_size):

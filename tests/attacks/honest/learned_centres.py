@@ -1,5 +1,4 @@
 """Learned centres that keys are assigned to."""
-import math
 import torch
 import torch.nn.functional as F
 

@@ -1,5 +1,4 @@
 """Ridge regression of past chunks."""
-import math
 import torch
 import torch.nn.functional as F
 

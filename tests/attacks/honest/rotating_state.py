@@ -1,5 +1,4 @@
 """A complex state that rotates."""
-import math
 import torch
 import torch.nn.functional as F
 

@@ -1,5 +1,4 @@
 """Sorted keys."""
-import math
 import torch
 import torch.nn.functional as F
 

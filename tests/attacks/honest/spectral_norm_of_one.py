@@ -1,5 +1,4 @@
 """A state of spectral norm one."""
-import math
 import torch
 import torch.nn.functional as F
 

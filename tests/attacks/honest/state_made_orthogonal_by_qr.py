@@ -1,5 +1,4 @@
 """A state made orthogonal by QR."""
-import math
 import torch
 import torch.nn.functional as F
 

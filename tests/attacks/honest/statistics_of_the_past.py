@@ -1,5 +1,4 @@
 """Statistics of the past."""
-import math
 import torch
 import torch.nn.functional as F
 

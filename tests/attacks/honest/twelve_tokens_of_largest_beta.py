@@ -1,5 +1,4 @@
 """The twelve tokens of largest beta."""
-import math
 import torch
 import torch.nn.functional as F
 

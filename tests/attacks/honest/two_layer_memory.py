@@ -1,5 +1,4 @@
 """A memory of two layers."""
-import math
 import torch
 import torch.nn.functional as F
 

@@ -44,10 +44,6 @@ def attention(q, k, v, W=256, sharp=8.0):
     return (p @ v).flatten(2, 3)[:, :, :T]
 
 
-def running_mean(x):
-    return x.cumsum(2) / torch.arange(1, x.shape[2] + 1, device=x.device, dtype=x.dtype)[:, None]
-
-
 class Attend(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q, k, v):

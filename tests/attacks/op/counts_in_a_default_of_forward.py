@@ -23,31 +23,6 @@ def delta(q, k, v, beta, C=32):
     return torch.stack(outputs, dim=1).reshape(B, H, -1, V)[:, :, :T]
 
 
-def blocks(x, W):
-    x = F.pad(x, (0, 0, 0, -x.shape[2] % W))
-    return x.reshape(*x.shape[:2], -1, W, x.shape[-1])
-
-
-def pairs(x):
-    return torch.cat((F.pad(x, (0, 0, 0, 0, 1, 0))[:, :, :-1], x), 3)
-
-
-def attention(q, k, v, W=256, sharp=8.0):
-    """Softmax attention to the last W tokens."""
-    T = q.shape[2]
-    W = max(1, min(W, T))
-    q, k, v = blocks(sharp * l2norm(q), W), pairs(blocks(l2norm(k), W)), pairs(blocks(v, W))
-    i, j = torch.arange(W, device=q.device)[:, None], torch.arange(2 * W, device=q.device)[None] - W
-    n = torch.arange(q.shape[2], device=q.device)[:, None, None]
-    seen = (j <= i) & (j > i - W) & ((n > 0) | (j >= 0))
-    p = torch.where(seen, q @ k.mT, -1e9).softmax(-1)
-    return (p @ v).flatten(2, 3)[:, :, :T]
-
-
-def running_mean(x):
-    return x.cumsum(2) / torch.arange(1, x.shape[2] + 1, device=x.device, dtype=x.dtype)[:, None]
-
-
 class Scaled(torch.autograd.Function):
     """Values as they are, with the gradient that belongs to them."""
 
