@@ -94,40 +94,37 @@ class Evaluator:
             str(out),
             "--events",
         ]
-
-        def run() -> Ended:
-            return process.run(
-                [*self.command, *arguments],
-                self._environment(),
-                self.bounds,
-                log=out / "train.log",
-                on_line=lambda line: _hand_over(line, on_event, out / "train.log"),
-                leash=self.leash,
-            )
-
-        ended = run()
-        if _killed(ended):  # what has ended is on disk
-            append_line(out / "train.log", f"{now():%Y-%m-%d %H:%M:%S}  {_how(ended)}: going on where it was")
-            ended = run()
+        log = out / "train.log"
+        ended = self._run(arguments, self.bounds, log, lambda line: _hand_over(line, on_event, log))
         if ended.timed_out:
             raise EvaluationFailed(f"training was {ended.timed_out}")
         if ended.status in (2, 3):
             raise _fault(ended)
-        if _killed(ended):
-            raise EvaluationFailed(f"{_how(ended)}, twice")
         evaluation = read_evaluation(out, ended)
         if (ended.status == 0) != (evaluation.status in ("scored", "partial")):
             raise EvaluationFailed(f"the evaluator ended with status {ended.status}: {_last_line(ended)}")
         return evaluation
 
     def _ask(self, arguments: list[str]) -> Ended:
-        command = [*self.command, *arguments]
-        ended = process.run(command, self._environment(), _CHECK_BOUNDS, leash=self.leash)
-        if _killed(ended):
-            ended = process.run(command, self._environment(), _CHECK_BOUNDS, leash=self.leash)
+        ended = self._run(arguments, _CHECK_BOUNDS)
         if ended.timed_out:
             raise EvaluationFailed(f"`evaluator {arguments[0]}` was {ended.timed_out}")
         return ended
+
+    def _run(
+        self, arguments: Sequence[str], bounds: Bounds, log: Path | None = None, on_line: Callable[[str], None] | None = None
+    ) -> Ended:
+        """Once more where something else than our bounds killed it, as a machine without memory does: a training goes on where it was."""
+        for _ in range(2):
+            ended = process.run(
+                [*self.command, *arguments], self._environment(), bounds, log=log, on_line=on_line, leash=self.leash
+            )
+            if ended.status >= 0 or ended.timed_out:
+                return ended
+            how = f"the evaluator was killed by signal {-ended.status}{' (out of memory?)' if ended.status == -9 else ''}"
+            if log:
+                append_line(log, f"{now():%Y-%m-%d %H:%M:%S}  {how}")
+        raise EvaluationFailed(f"{how}, twice")
 
     def _environment(self) -> Mapping[str, str]:
         return {**environment(), **self.share}
@@ -204,20 +201,9 @@ def _hand_over(line: str, on_event: Callable[[Event], None], log: Path) -> None:
     on_event(event)
 
 
-def _killed(ended: Ended) -> bool:
-    """Whether something else than our own bounds ended it, as the machine does where it has no memory left."""
-    return ended.status < 0 and not ended.timed_out
-
-
-def _how(ended: Ended) -> str:
-    return f"the evaluator was killed by signal {-ended.status}{' (out of memory?)' if ended.status == -9 else ''}"
-
-
 def _expect(ended: Ended, *statuses: int) -> None:
     if ended.status in (2, 3):
         raise _fault(ended)
-    if _killed(ended):
-        raise EvaluationFailed(f"{_how(ended)}, twice")
     if ended.status not in statuses:
         raise EvaluationFailed(f"the evaluator ended with status {ended.status}: {_last_line(ended)}")
 

@@ -159,7 +159,7 @@ def replay(job: Job, entry: Entry, *, only: tuple[Key, ...] = (), out: Path | No
     """
     recorded = recorded_evaluation(entry)
     name = entry.name or recorded.variant.name
-    with _source(job, entry, name, recorded.variant.digest) as folder, _folder(job.root, entry, out) as place:
+    with _source(job, entry, name, recorded.variant.digest) as folder, _folder(job.root, recorded, out) as place:
         for sentence in forecast.sentences(job, entry, recorded, only or tuple(recorded.settings)):
             job.reporter.say(sentence)
         job.reporter.stage(f"replay of {entry.id} {entry.name}: {recorded.protocol.name}")
@@ -201,11 +201,11 @@ def _source(job: Job, entry: Entry, name: str, digest: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _folder(root: Path, entry: Entry, out: Path | None) -> Iterator[Path]:
+def _folder(root: Path, recorded: Evaluation, out: Path | None) -> Iterator[Path]:
     if out:
         try:
             out.mkdir(parents=True, exist_ok=True)
-            _require_own(root, entry, out)
+            _require_own(root, recorded, out)
         except OSError as error:
             raise BadInput(f"--out {out}: {error.strerror}") from None
         yield out
@@ -214,7 +214,7 @@ def _folder(root: Path, entry: Entry, out: Path | None) -> Iterator[Path]:
         yield Path(place)
 
 
-def _require_own(root: Path, entry: Entry, out: Path) -> None:
+def _require_own(root: Path, recorded: Evaluation, out: Path) -> None:
     """BadInput where `out` is no place for a replay: it would change what is there, or find the record and train nothing."""
     place = out.resolve()
     if any(place.is_relative_to((root / kept).resolve()) for kept in ("history", "variants")):
@@ -224,8 +224,7 @@ def _require_own(root: Path, entry: Entry, out: Path) -> None:
         raise BadInput(f"--out {out} holds other files ({one_line(min(there), 60)}): a replay needs a folder of its own")
     if "evaluation.json" in there:
         with contextlib.suppress(EvaluationFailed):
-            began = entry.evaluation.started if entry.evaluation else None
-            if began and read_evaluation(out).started == began:
+            if recorded.started and read_evaluation(out).started == recorded.started:
                 raise BadInput(f"--out {out} holds the record itself: a replay there would train nothing")
 
 

@@ -13,7 +13,6 @@ from .text import one_line
 
 FORMS = ("naive.py", "triton.py")
 _SOURCE_LIMIT = 1 << 20
-_MEANT = "--root needs the project's variants/"
 
 
 def folder_of(root: Path, name: str) -> Path:
@@ -39,10 +38,10 @@ def names(root: Path) -> frozenset[str]:
     return frozenset(path.name for path in folder.iterdir()) if folder.is_dir() else frozenset()
 
 
-def require(root: Path) -> None:
-    """BadInput where `root` is no project's."""
-    if not (root / "variants").is_dir():
-        raise BadInput(f"there is no {root / 'variants'}: {_MEANT}")
+def require(folder: Path) -> None:
+    """BadInput where there is no such variants/, as its root is no project's."""
+    if not folder.is_dir():
+        raise BadInput(f"there is no {folder}: --root needs the project's variants/")
 
 
 def sources(folder: Path) -> dict[str, str]:
@@ -55,8 +54,7 @@ def sources(folder: Path) -> dict[str, str]:
         }
     except UnicodeDecodeError as error:
         raise BadInput(f"{folder} holds a file that is not UTF-8: {error}") from error
-    if not folder.parent.is_dir():
-        raise BadInput(f"there is no {folder.parent}: {_MEANT}")
+    require(folder.parent)
     if "naive.py" not in found:
         raise BadInput(f"{folder} is no variant: it holds no naive.py")
     return found

@@ -37,7 +37,7 @@ def import_files(
     root: Path, files: Sequence[Path], repo: Repo | None, say: Callable[[str], None]
 ) -> Iterator[Imported]:
     """One entry a file; a file that is no record, or is there already, is told and leaves none."""
-    variants.require(root)
+    variants.require(root / "variants")
     with history.writing(root):
         tidy(root, repo, say)
         there = _There({}, {})

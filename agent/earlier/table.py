@@ -246,13 +246,14 @@ def _is_known(row: str, column: str, text: str, oddities: list[str]) -> bool:
 def _distinct(lines: list[Line], oddities: list[str]) -> list[Line]:
     """Equal rows once; rows of one name with other values all, and told; so is what is missing."""
     kept: list[Line] = []
-    found = {(line.name, frozenset(line.values.items())) for line in lines}
-    ways, seen = Counter(name for name, _ in found), Counter[str]()
-    for line in lines:
-        if (line.name, frozenset(line.values.items())) not in found:
+    keys = [(line.name, frozenset(line.values.items())) for line in lines]
+    left = set(keys)
+    ways, seen = Counter(name for name, _ in left), Counter[str]()
+    for line, key in zip(lines, keys, strict=True):
+        if key not in left:
             oddities.append(f"the row {one_line(line.name, 100)!r} stands there twice, with the same values")
             continue
-        found.remove((line.name, frozenset(line.values.items())))
+        left.remove(key)
         seen[line.name] += 1
         if seen[line.name] == 2:
             all_ = "both" if ways[line.name] == 2 else f"all {ways[line.name]}"

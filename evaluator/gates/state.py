@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from evaluator.gates.led import led
-from evaluator.gates.probe import ODD, Probe, Rejected, Tensors, apart, loudness, normed
+from evaluator.gates.probe import ODD, Probe, Rejected, Tensors, apart, loudness, normed, row
 from evaluator.gates.rank import ROWS, Overflown, carried
 from evaluator.gates.rounding import another_shape
 from evaluator.operator import OperatorProcess
@@ -18,7 +18,8 @@ LED = {
     "where their gradients lead parameters": -2.0, "where they lead them the other way": 2.0,
     "where their gradients lead parameters a little": -0.3, "where they lead them a little the other way": 0.3,
 }  # fmt: skip
-TRAINED = {"of the sizes that training gives, with betas nearer to one": 1.0, "of the sizes that training gives, with small betas": -1.0}
+NEAR_ONE = "of the sizes that training gives, with betas nearer to one"
+TRAINED = {NEAR_ONE: 1.0, "of the sizes that training gives, with small betas": -1.0}
 RARE = ("that come again", "of odd kinds", "alike in all channels")
 LONG = 2048
 """Tokens after which whatever fills late is full."""
@@ -82,11 +83,11 @@ def state(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     small, larger = probe.width(operator, 4), probe.width(operator, 10)
     far_back = probe.randint(850, 960) if quick else 108
     with_parameters = bool(probe.described(operator, probe.num_heads, small).parameters)
-    wide_led = list(LED)[:2] if with_parameters else []
+    wide = ("as they come", BEGINNING, NEAR_ONE, *(kind for kind, by in LED.items() if with_parameters and abs(by) > 1))
     plan = (
         (small, 8, "as they come", (27, *([probe.randint(150, 850)] if quick else []), far_back)),
         (small, probe.chunk_size, DECLARED, (108,)),
-        *((larger, 4, kind, (2 * larger + 14,)) for kind in ("as they come", BEGINNING, *list(TRAINED)[:1], *wide_led)),
+        *((larger, 4, kind, (2 * larger + 14,)) for kind in wide),
         (small, 8, CALM, (27, 108)),
         (small, 8, BEGINNING, (108,)),
         (small, 8, "with saturated betas", (108,)),
@@ -129,8 +130,9 @@ def _rows_alone(operator: OperatorProcess, probe: Probe, dim: int) -> None:
         grad_o = probe.randn(ROWS, probe.num_heads, past + 66, dim)
         grad_o[:, :, :past] = 0
         _, together = operator.vjp(x, grad_o, chunk_size=8)
-        at = slice((number := probe.randint(0, ROWS - 1)), number + 1)
-        _, alone = operator.vjp({n: v[at].contiguous() for n, v in x.items()}, grad_o[at].contiguous(), chunk_size=8)
+        number = probe.randint(0, ROWS - 1)
+        at = slice(number, number + 1)
+        _, alone = operator.vjp(row(x, at), grad_o[at].contiguous(), chunk_size=8)
         pairs = [(n, g[at], alone[n]) for n, g in together.items() if g is not None]
         wrong = [n for n, a, b in pairs if b is None or float((a - b).norm()) > ALONE * float(torch.maximum(a.norm(), b.norm()))]
         if not wrong:
