@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.evaluate import environment
+from agent.errors import EnvironmentFault
+from agent.evaluate import EvaluationFailed, Evaluator, environment
 from agent.process import Bounds, Ended, run
 
 QUIET = Bounds(total=20, silence=20)
@@ -84,3 +85,20 @@ def test_the_evaluator_is_given_no_secret(monkeypatch: pytest.MonkeyPatch) -> No
     given = environment()
     assert not set(secrets) & set(given)
     assert {"PATH", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"} <= set(given)
+
+
+@pytest.mark.parametrize("asked", ["protocol", "score"])
+def test_an_evaluator_that_is_killed_is_called_once_more(tmp_path: Path, asked: str) -> None:
+    code = "import os, pathlib, sys; m = pathlib.Path('{}'); m.touch() if not m.exists() else sys.exit(3); os.kill(os.getpid(), 9)"
+
+    def ask(code: str) -> None:
+        evaluator = Evaluator(command=(sys.executable, "-c", code))
+        if asked == "protocol":
+            evaluator.protocol("smoke")
+        else:
+            evaluator.score(tmp_path, protocol="smoke", seeds=(0,), out=tmp_path, on_event=lambda event: None)
+
+    with pytest.raises(EnvironmentFault, match="exit status 3"):  # what the second one says
+        ask(code.format(tmp_path / "mark"))
+    with pytest.raises(EvaluationFailed, match=r"killed by signal 9 \(out of memory\?\), twice"):
+        ask("import os; os.kill(os.getpid(), 9)")
