@@ -8,13 +8,14 @@ from rich.text import Text
 
 from . import history, variants
 from .errors import BadInput
+from .ids import meant
 from .records import CheckReport
 from .text import one_line, printable
 
 
 def find_variant(text: str, root: Path) -> Path:
     """The folder or file that is meant: an entry's ID, a path, or the name of a stored variant."""
-    if history.meant(text):
+    if meant(text):
         return _of_entry(text, root)
     if text and Path(text).exists():
         return Path(text)

@@ -132,6 +132,8 @@ def show_(
     Scores stand beside the parent's, where none was scored beside the baseline's; `noise` is two sigma of a
     difference between two scores. Of a row that is not whole the settings that are done are listed.
     """
+    if json_ and log:
+        raise BadInput("--json prints the entry and --log its training log: give one of them")
     past = _past(root)
     entry = past.find(entry_id)
     if json_:

@@ -3,7 +3,6 @@
 import errno
 import fcntl
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,12 +15,12 @@ from pydantic import ValidationError
 
 from .errors import BadInput, EnvironmentFault
 from .files import is_locked, read_text, sync_folder, unreadable, write_whole
+from .ids import ID, meant, missing, order
 from .recordfile import read_record, why
 from .records import COLUMNS, Attempt, CheckReport, Evaluation, Score, Start, mean_score, results_csv
 from .runs import check_runs
 from .text import one_line, printable
 
-ID = re.compile(r"r?[0-9]{4,9}")
 _BEGUN = ".begun-"  # of a folder that is no entry yet
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # a file, or a folder that holds anything, is never replaced
 _PROSE_LIMIT = 1 << 20
@@ -77,14 +76,6 @@ class Entry:
         return read_text(self.folder / name, _PROSE_LIMIT)
 
 
-def meant(text: str) -> str | None:
-    """The ID that is meant by `0007`, `7`, `R7` or `history/0007/`; None where none is."""
-    found = re.fullmatch(r"(?:.*/)?history/(r?[0-9]{4,9})/*|([rR]?)([0-9]{1,9})", text)
-    if found is None:
-        return None
-    return found[1] or f"{found[2].lower()}{found[3]:0>4}"
-
-
 @dataclass(frozen=True)
 class Past:
     """The whole history: what could be read, oldest first, and a sentence for each entry that could not."""
@@ -115,12 +106,14 @@ class Past:
 def read(root: Path) -> Past:
     """Read every entry under `root`; one that is damaged is named and passed over."""
     entries, problems = [], []
-    for folder in sorted(_entries(root), key=lambda path: _order(path.name)):
+    folders = sorted(_entries(root), key=lambda path: order(path.name))
+    for folder in folders:
         try:
             entries.append(load(folder))
             problems += [f"history/{folder.name}: {left_out}; left out" for left_out in _left_out(entries[-1])]
         except (ValidationError, ValueError, OSError) as error:
             problems.append(f"history/{folder.name}: {why(error)}; passed over")
+    problems += [f"history/{gap}: missing, though entries before and after are there" for gap in missing(f.name for f in folders)]
     strangers = [path.name for path in _visible(root) if not ID.fullmatch(path.name) and path.is_dir()]
     problems += [f"history/{one_line(name, 60)}: not the name of an entry; passed over" for name in strangers]
     return Past(tuple(entries), tuple(problems))
@@ -148,11 +141,6 @@ def _visible(root: Path) -> list[Path]:
 def _entries(root: Path) -> list[Path]:
     """What has the name of an entry, a folder or not."""
     return [path for path in _visible(root) if ID.fullmatch(path.name)]
-
-
-def _order(entry_id: str) -> tuple[bool, int]:
-    """Entries that ship with the project come first."""
-    return not entry_id.startswith("r"), int(entry_id.removeprefix("r"))
 
 
 def load(folder: Path) -> Entry:

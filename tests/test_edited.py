@@ -14,7 +14,7 @@ import pytest
 from conftest import MakeJob, reply
 from rich.console import Console
 
-from agent import history, listing, loop, policy, prompts, show
+from agent import history, ids, listing, loop, policy, prompts, show
 from agent.desk import Desk
 from agent.errors import BadInput
 
@@ -77,7 +77,7 @@ EDITS = (delete_an_entry, delete_a_file, copy_an_entry, come_from_a_newer_versio
 
 
 def an_entry(root: Path, rng: random.Random) -> Path:
-    return rng.choice(sorted(path for path in (root / "history").iterdir() if path.is_dir() and history.ID.fullmatch(path.name)))
+    return rng.choice(sorted(path for path in (root / "history").iterdir() if path.is_dir() and ids.ID.fullmatch(path.name)))
 
 
 def a_file(root: Path, rng: random.Random) -> Path:

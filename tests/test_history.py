@@ -71,6 +71,20 @@ def test_ids_follow_the_largest_folder_and_shipped_entries_come_first(root: Path
     )
 
 
+def test_entries_that_were_taken_away_are_named(root: Path) -> None:
+    for _ in range(7):
+        sealed(root)
+    (root / "history" / "r0002").mkdir()
+    for gone in ("0001", "0003", "0004", "0006"):
+        shutil.rmtree(root / "history" / gone)
+    past = history.read(root)
+    assert past.problems[1:] == tuple(
+        f"history/{gap}: missing, though entries before and after are there" for gap in ("0001", "0003 to 0004")
+    )
+    with pytest.raises(BadInput, match="history/0001: missing"):
+        past.find("1")
+
+
 def test_a_folder_without_a_record_is_named_whatever_else_is_in_it(root: Path) -> None:
     folder = root / "history" / sealed(root)
     (folder / "attempt.json").rename(folder / "evaluation.json")
