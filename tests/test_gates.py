@@ -13,7 +13,7 @@ import torch
 
 from evaluator import gates, sandbox
 from evaluator.check import _duplicate, check, gates_on_device
-from evaluator.gates import causality, rank
+from evaluator.gates import causality, channels, rank
 from evaluator.gates.probe import Probe, Rejected
 from evaluator.operator import OperatorError, OperatorProcess, read_sources
 from evaluator.reading import source
@@ -113,6 +113,7 @@ def test_an_honest_operator_that_looks_odd_passes(walls, name):
 
 @pytest.mark.parametrize(("name", "gate"), [
     ("every_second_chunk", "chunk"), ("binary_keys", "derivative"), ("write_only_surprises", "reach"),
+    ("fft_long_conv32", "causal"), ("quantised_keys_four_bits", "derivative"),
 ])
 def test_an_honest_operator_passes_the_gate_that_it_comes_near_to(pair, name, gate):
     assert asked(BY_GATE[gate], pair, read_sources(ATTACKS / CASES[name]["file"])) is None
@@ -123,6 +124,14 @@ def test_rounding_to_few_bits_is_flagged_not_rejected(pair):
         process.load(read_sources(ATTACKS / "honest" / "eight_bit_values.py"))
     probe = Probe(torch.Generator().manual_seed(1), pair[1])
     assert BY_GATE["precision"](pair[0], probe)["coarse_inputs"] == ["v"]
+
+
+def test_keys_of_a_chunk_that_has_begun_are_shared_by_all_channels(pair):
+    for process in pair:
+        process.load(read_sources(ATTACKS / "honest" / "softmax_within_the_chunk.py"))
+    for tokens in (5, 7):  # from five on wide heads hold more than a channel's part, where those of half the width do not
+        probe = Probe(torch.Generator().manual_seed(tokens), pair[1], head_dim=32, chunk_size=16)
+        assert channels._shared(pair[0], probe, 1, tokens)
 
 
 def test_the_canary_sings_for_a_leak_alone(pair):

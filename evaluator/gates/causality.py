@@ -101,14 +101,16 @@ def elsewhere(
     last_bits = (4 * torch.finfo(o.dtype).eps * o.double().abs()).nan_to_num(nan=0.0, posinf=0.0)
     if bool((moved <= allowed).all()):
         return o
-    # The last bits of bfloat16 may flip, but not all one way: a leak can be as small, beside an offset.
-    if bool((moved <= torch.maximum(allowed, last_bits)).all()) and is_noise(lambda number: _difference(*ask(number), kept), allowed, sizes):
-        return o
     # A sum over time rounds at the size of the largest number in it, which may stand on either side: one future may be empty.
     # Inputs alone tell that size: outputs are the operator's own, and one that is loud would hide a leak in another.
     given = [y[n].double().abs().flatten(1).amax(1) for y in (x, changed) for n in probe.over_time(x)]
     largest = torch.maximum(sizes, torch.stack(given).amax(0).view(-1, 1, 1, 1))
-    if bool((moved <= torch.maximum(allowed, little(o.shape[2]) * largest)).all()) and is_noise(lambda number: _difference(*ask(number), kept), allowed, largest):
+    # The last bits of bfloat16 may flip, but not all one way: a leak can be as small, beside an offset.
+    flipped = torch.maximum(allowed, last_bits)
+    noisy = torch.where(moved <= flipped, sizes, largest)
+    if bool((moved <= torch.maximum(flipped, little(o.shape[2]) * largest)).all()) and is_noise(
+        lambda number: _difference(*ask(number), kept), allowed, noisy
+    ):
         return o
     row_, head, token, _ = (int(i) for i in torch.nonzero(moved > allowed)[0])
     B, H, T = kept.shape

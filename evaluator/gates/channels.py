@@ -9,6 +9,9 @@ from evaluator.gates.rounding import another_shape
 from evaluator.gates.state import held, may_hold, of_one_past
 from evaluator.operator import OperatorProcess
 
+QUICK, SUSPECTED = 7.0, 30.0
+"""Seconds for the rank of a channel, before and after several of them together were found to have more than their parts."""
+
 
 def state_in_full(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     """The state again at the trainer's own heads and chunk_size, so that no size is the exception: a value channel's part.
@@ -26,7 +29,7 @@ def state_in_full(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
         _whole(operator, probe, head)
     else:
         too_much = too_much or _by_all_inputs(operator, probe, probe.head_dim, head, tokens)
-    if too_much and not _shared(operator, probe, head):
+    if too_much and not _shared(operator, probe, head, tokens.stop % probe.chunk_size):
         raise Rejected(
             f"the state is larger than small heads show: with K = V = {probe.head_dim}, chunk_size = {probe.chunk_size} one value "
             f"channel alone has a rank of more than its part, which is {_part(probe, probe.head_dim)}"
@@ -39,11 +42,11 @@ def _part(probe: Probe, dim: int) -> int:
     return 4 * dim + 2 * (1 if probe.properties.get("chunk_invariant") else probe.chunk_size)
 
 
-def _shared(operator: OperatorProcess, probe: Probe, head: int) -> bool:
+def _shared(operator: OperatorProcess, probe: Probe, head: int, begun: int) -> bool:
     """Whether a channel has more than its part because all of them have it together, and the whole is not too large.
 
-    Heads of 32 show it: what one channel takes is then less than was asked for and no more after a longer past, and a
-    second channel adds little to it. At the trainer's heads, which are wider, it may have grown as a state does, by K V.
+    Heads of 32 show it, with so many tokens of a chunk begun as where it was found: what one channel takes is then less
+    than was asked for and no more after a longer past, and a second channel adds little to it. At the trainer's heads, which are wider, it may have grown as a state does, by K V.
     """
     dim, C = probe.head_dim // 2, probe.chunk_size
     part = _part(probe, dim)
@@ -52,12 +55,12 @@ def _shared(operator: OperatorProcess, probe: Probe, head: int) -> bool:
         x = of_one_past(operator, probe, dim, past, 24)
         return carried(operator, probe, x, past, C, most, head, slice(0, channels))
 
-    one, later, two = (rank(dim, past, channels, 3 * part) for past, channels in ((3 * C, 1), (6 * C, 1), (3 * C, 2)))
+    one, later, two = (rank(dim, past, channels, 3 * part) for past, channels in ((3 * C + begun, 1), (6 * C + begun, 1), (3 * C + begun, 2)))
     whole = one + (dim - 1) * (two - one)
-    if not part < one < 3 * part or later > one + dim // 2 or two >= 3 * part or whole > 4 * dim * dim + C * 2 * dim:
+    if not part // 2 < one < 3 * part or later > one + dim // 2 or two >= 3 * part or whole > 4 * dim * dim + C * 2 * dim:
         return False
     most = 4 * one + one // 2
-    return rank(probe.head_dim, 3 * C, 1, most + 8) <= most
+    return rank(probe.head_dim, 3 * C + begun, 1, most + 8) <= most
 
 
 def _whole(operator: OperatorProcess, probe: Probe, head: int) -> None:
@@ -96,22 +99,25 @@ def _as_elsewhere(operator: OperatorProcess, probe: Probe, x: Tensors) -> None:
 def _by_values(operator: OperatorProcess, probe: Probe, head: int) -> tuple[bool, int | None]:
     """Whether what output channels take from their own values before is more than their part; their rank where it is told."""
     wide, narrow = _part(probe, probe.head_dim), _part(probe, 16)
-    for channels in (probe.head_dim, 8, 1):
-        rank, alike = _of_channels(operator, probe, probe.head_dim, wide + 8, channels, head)
+    most = 0
+    for again in (False, True):  # what only tokens that come again ask for, wide heads tell apart where small ones can't
+        seconds = QUICK
+        for channels in (probe.head_dim, 8, 1):
+            rank, alike = _of_channels(operator, probe, probe.head_dim, wide + 8, channels, head, seconds, again=again)
+            if rank is None or rank <= wide or alike:
+                break
+            seconds = SUSPECTED
         if rank is None:
-            return False, None
-        if rank <= wide:  # what only tokens that come again ask for, wide heads tell apart where small ones can't
-            again, alike = _of_channels(operator, probe, probe.head_dim, wide + 8, channels, head, again=True)
-            if again is None or again <= wide:
-                return False, max(rank, again or 0)
-        if alike:
-            break
-    small = 0 if channels == probe.head_dim else _of_channels(operator, probe, 16, narrow + 8, channels, head)[0]
-    return small is not None and small <= narrow, None
+            return False, most or None
+        if rank > wide:
+            small = 0 if channels == probe.head_dim else _of_channels(operator, probe, 16, narrow + 8, channels, head, seconds)[0]
+            return small is not None and small <= narrow, None
+        most = max(most, rank)
+    return False, most
 
 
 def _of_channels(
-    operator: OperatorProcess, probe: Probe, dim: int, count: int, channels: int, head: int, *, again: bool = False
+    operator: OperatorProcess, probe: Probe, dim: int, count: int, channels: int, head: int, seconds: float, *, again: bool = False
 ) -> tuple[int | None, bool]:
     """Rank, up to `count`, of d(later outputs) / d(earlier values) in channels of a head, None where it is slow.
 
@@ -147,7 +153,7 @@ def _of_channels(
         found.append(grad[:, head, :past].index_select(2, asked).double())
         if not bool(found[-1].isfinite().all()):
             raise Rejected(f"gradients to v are not finite at K = V = {dim}, T = {T}")
-        if (operator.clock() - began) * count / (done + channels * len(found[-1])) > 7:
+        if (operator.clock() - began) * count / (done + channels * len(found[-1])) > seconds:
             return None, False
     first, again = found[0][:2]
     scale = float(first.norm().clamp_min(1e-30))

@@ -24,7 +24,9 @@ def precision(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
         x = probe.inputs(operator, 1, 2 * probe.chunk_size + 1, K=16, dtype=dtype)
         curves = {name: _exponents(operator, probe, x, name) for name in probe.over_time(x)}
         finest = max(finest, *(_settles(curve) for curve in curves.values()))
-        coarse |= {name for name, curve in curves.items() if _first_linear(curve) >= COARSE}
+        if any(map(_coarse, curves.values())):  # then a parameter may set the steps of that rounding
+            curves |= {name: _exponents(operator, probe, x, name) for name in x if name not in curves}
+        coarse |= {name for name, curve in curves.items() if _coarse(curve)}
     probe.precision = "float64" if finest <= 1e-8 else "float32" if finest <= 1e-4 else "lower"
     return {"precision": probe.precision, "coarse_inputs": sorted(coarse)}
 
@@ -66,6 +68,10 @@ def _linear(exponent: float) -> bool:
 
 def _first_linear(curve: Curve) -> float:
     return next((step for step, p in curve.items() if _linear(p)), 0.0 if all(map(math.isnan, curve.values())) else 1.0)
+
+
+def _coarse(curve: Curve) -> bool:
+    return _first_linear(curve) >= COARSE
 
 
 def _settles(curve: Curve) -> float:
