@@ -27,6 +27,7 @@ def test_the_two_commands_are_in_the_makefile():
 
 
 def test_every_link_leads_somewhere():
-    for page in (README, (PROJECT / "docs" / "trust.md").read_text(), (PROJECT / "benchmarks" / "README.md").read_text()):
+    pages = [*(PROJECT / "docs").glob("*.md"), PROJECT / "benchmarks" / "README.md"]
+    for page in (README, *(path.read_text() for path in pages)):
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", page):
             assert any((folder / target).exists() for folder in (PROJECT, PROJECT / "docs", PROJECT / "benchmarks")), target

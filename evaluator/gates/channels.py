@@ -29,7 +29,7 @@ def state_in_full(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
         _whole(operator, probe, head)
     else:
         too_much = too_much or _by_all_inputs(operator, probe, probe.head_dim, head, tokens)
-    if too_much and not _shared(operator, probe, head, tokens.stop % probe.chunk_size):
+    if too_much and not any(_shared(operator, probe, head, begun) for begun in (0, tokens.stop % probe.chunk_size)):
         raise Rejected(
             f"the state is larger than small heads show: with K = V = {probe.head_dim}, chunk_size = {probe.chunk_size} one value "
             f"channel alone has a rank of more than its part, which is {_part(probe, probe.head_dim)}"
@@ -45,8 +45,9 @@ def _part(probe: Probe, dim: int) -> int:
 def _shared(operator: OperatorProcess, probe: Probe, head: int, begun: int) -> bool:
     """Whether a channel has more than its part because all of them have it together, and the whole is not too large.
 
-    Heads of 32 show it, with so many tokens of a chunk begun as where it was found: what one channel takes is then less
-    than was asked for and no more after a longer past, and a second channel adds little to it. At the trainer's heads, which are wider, it may have grown as a state does, by K V.
+    Heads of 32 show it, where a chunk begins or so many tokens later: what one channel takes is then less than was
+    asked for and no more after a longer past, and a second channel adds little to it. At the trainer's heads, which
+    are wider, it may have grown as a state does, by K V.
     """
     dim, C = probe.head_dim // 2, probe.chunk_size
     part = _part(probe, dim)

@@ -58,7 +58,7 @@ OTHERS = {
     "einops": {"rearrange", "reduce", "repeat", "einsum", "pack", "unpack"},
     "torch.autograd.function": {"once_differentiable", "Function"},
     "functools": {"partial", "reduce"},  # none that remembers
-    "itertools": {"accumulate", "chain", "pairwise", "product", "repeat", "starmap", "zip_longest"},
+    "itertools": {"accumulate", "chain", "combinations", "islice", "pairwise", "product", "repeat", "starmap", "zip_longest"},
     "__future__": {"annotations"},
 }
 """Modules of which only these names may be used."""
