@@ -2,7 +2,7 @@
 # make test   set up, then the tests
 # make setup  set up alone, into .venv
 # make lint   ruff and mypy
-# make torture  the tests that take long, at full size (an hour or more); CORPUS=FOLDER adds attacks of your own
+# make torture  the tests that take long, at full size (a day on two cores, hours on sixteen); CORPUS=FOLDER adds attacks of your own
 
 PYTHON ?= python3
 VENV := .venv

@@ -4,13 +4,14 @@
 
 FOLDER holds manifest.json: a list of objects with id, file, name, cls and verdict (accept, reject, flag,
 reject-on-gpu, duplicate). Exit status 1 where a verdict is another than expected, or not the same in every round.
-With --jobs so many checks run side by side, of about two processors each; their verdicts are printed as they come.
+So many checks run side by side as there are pairs of processors, or --jobs; their verdicts are printed as they come.
 """
 
 import argparse
 import functools
 import json
 import multiprocessing
+import os
 import sys
 import time
 from collections import Counter, defaultdict
@@ -57,7 +58,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--sandbox", default="require")
     parser.add_argument("--no-reading", action="store_true")
     parser.add_argument("--repeat", type=int, default=1)
-    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 2) // 2))
     parser.add_argument("--timeout", type=float, default=30)
     parser.add_argument("--only", action="append", default=[])
     return parser.parse_args()
