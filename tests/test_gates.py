@@ -113,7 +113,7 @@ def test_an_honest_operator_that_looks_odd_passes(walls, name):
 
 @pytest.mark.parametrize(("name", "gate"), [
     ("every_second_chunk", "chunk"), ("binary_keys", "derivative"), ("write_only_surprises", "reach"),
-    ("fft_long_conv32", "causal"), ("quantised_keys_four_bits", "derivative"),
+    ("fft_long_conv32", "causal"), ("fft_long_conv32", "lengths"), ("quantised_keys_four_bits", "derivative"),
 ])
 def test_an_honest_operator_passes_the_gate_that_it_comes_near_to(pair, name, gate):
     assert asked(BY_GATE[gate], pair, read_sources(ATTACKS / CASES[name]["file"])) is None

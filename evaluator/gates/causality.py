@@ -106,9 +106,9 @@ def elsewhere(
     given = [y[n].double().abs().flatten(1).amax(1) for y in (x, changed) for n in probe.over_time(x)]
     largest = torch.maximum(sizes, torch.stack(given).amax(0).view(-1, 1, 1, 1))
     # The last bits of bfloat16 may flip, but not all one way: a leak can be as small, beside an offset.
-    flipped = torch.maximum(allowed, last_bits)
-    noisy = torch.where(moved <= flipped, sizes, largest)
-    if bool((moved <= torch.maximum(flipped, little(o.shape[2]) * largest)).all()) and is_noise(
+    flipped = (moved > allowed) & (moved <= last_bits)
+    noisy = torch.where(flipped, sizes, largest)
+    if bool((flipped | (moved <= torch.maximum(allowed, little(o.shape[2]) * largest))).all()) and is_noise(
         lambda number: _difference(*ask(number), kept), allowed, noisy
     ):
         return o
