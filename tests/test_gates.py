@@ -114,7 +114,7 @@ def test_an_honest_operator_that_looks_odd_passes(walls, name):
 @pytest.mark.parametrize(("name", "gate"), [
     ("every_second_chunk", "chunk"), ("binary_keys", "derivative"), ("write_only_surprises", "reach"),
     ("fft_long_conv32", "causal"), ("fft_long_conv32", "lengths"), ("quantised_keys_four_bits", "derivative"),
-])
+])  # fmt: skip
 def test_an_honest_operator_passes_the_gate_that_it_comes_near_to(pair, name, gate):
     assert asked(BY_GATE[gate], pair, read_sources(ATTACKS / CASES[name]["file"])) is None
 
@@ -126,12 +126,15 @@ def test_rounding_to_few_bits_is_flagged_not_rejected(pair):
     assert BY_GATE["precision"](pair[0], probe)["coarse_inputs"] == ["v"]
 
 
-def test_keys_of_a_chunk_that_has_begun_are_shared_by_all_channels(pair):
+@pytest.mark.parametrize(("name", "begun"), [
+    ("small_network", 0), ("softmax_within_the_chunk", 5), ("softmax_within_the_chunk", 7),
+])  # fmt: skip
+def test_what_all_channels_share_is_no_part_of_one(pair, name, begun):
+    """Of keys of a begun chunk wide heads hold more than a channel's part from five on, where half their width does not."""
     for process in pair:
-        process.load(read_sources(ATTACKS / "honest" / "softmax_within_the_chunk.py"))
-    for tokens in (5, 7):  # from five on wide heads hold more than a channel's part, where those of half the width do not
-        probe = Probe(torch.Generator().manual_seed(tokens), pair[1], head_dim=32, chunk_size=16)
-        assert channels._shared(pair[0], probe, 1, tokens)
+        process.load(read_sources(ATTACKS / CASES[name]["file"]))
+    probe = Probe(torch.Generator().manual_seed(begun), pair[1], head_dim=32, chunk_size=16)
+    assert channels._shared(pair[0], probe, 1, begun)
 
 
 def test_the_canary_sings_for_a_leak_alone(pair):

@@ -98,7 +98,6 @@ def elsewhere(
     # that is small beside other tokens or channels may be large in its own.
     sizes = o.double().abs().nan_to_num(nan=0.0).amax(3, keepdim=True).clamp(1e-30, 1e30)
     allowed = (4 * EPS["float32"] * sizes).nan_to_num(nan=0.0, posinf=0.0)  # what is not finite is the same or is not
-    last_bits = (4 * torch.finfo(o.dtype).eps * o.double().abs()).nan_to_num(nan=0.0, posinf=0.0)
     if bool((moved <= allowed).all()):
         return o
     # A sum over time rounds at the size of the largest number in it, which may stand on either side: one future may be empty.
@@ -106,6 +105,7 @@ def elsewhere(
     given = [y[n].double().abs().flatten(1).amax(1) for y in (x, changed) for n in probe.over_time(x)]
     largest = torch.maximum(sizes, torch.stack(given).amax(0).view(-1, 1, 1, 1))
     # The last bits of bfloat16 may flip, but not all one way: a leak can be as small, beside an offset.
+    last_bits = (4 * torch.finfo(o.dtype).eps * o.double().abs()).nan_to_num(nan=0.0, posinf=0.0)
     flipped = (moved > allowed) & (moved <= last_bits)
     noisy = torch.where(flipped, sizes, largest)
     if bool((flipped | (moved <= torch.maximum(allowed, little(o.shape[2]) * largest))).all()) and is_noise(

@@ -29,7 +29,7 @@ def state_in_full(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
         _whole(operator, probe, head)
     else:
         too_much = too_much or _by_all_inputs(operator, probe, probe.head_dim, head, tokens)
-    if too_much and not any(_shared(operator, probe, head, begun) for begun in (0, tokens.stop % probe.chunk_size)):
+    if too_much and not any(_shared(operator, probe, head, begun) for begun in sorted({0, tokens.stop % probe.chunk_size})):
         raise Rejected(
             f"the state is larger than small heads show: with K = V = {probe.head_dim}, chunk_size = {probe.chunk_size} one value "
             f"channel alone has a rank of more than its part, which is {_part(probe, probe.head_dim)}"

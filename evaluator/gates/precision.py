@@ -16,7 +16,7 @@ COARSE = 3e-2
 def precision(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     """Rounding inside shows as the smallest changes of an input that are answered in proportion; it sets tolerances.
 
-    Three draws, the coarsest counts: by luck rounding can look finer than it is.
+    Three draws, the coarsest counts: by luck rounding can look finer than it is. Beside a coarse input a parameter may be one.
     """
     dtype = torch.float64 if takes_float64(operator, probe) else torch.float32
     finest, coarse = 0.0, set[str]()
