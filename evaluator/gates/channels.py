@@ -24,11 +24,12 @@ def state_in_full(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     head = probe.a_head()
     first = probe.randint(0, 3 * probe.chunk_size)  # drawn, so that there is no token at which a state may be emptied
     tokens = slice(first, first + probe.randint(probe.chunk_size + 8, 2 * probe.chunk_size - 8))
+    future = probe.randint(24, 32)  # the same for all heads: it may reach a next chunk, where what channels share is seen
     too_much, rank = _by_values(operator, probe, head)
-    if not too_much and _by_all_inputs(operator, probe, 16, head, tokens):
+    if not too_much and _by_all_inputs(operator, probe, 16, head, tokens, future):
         _whole(operator, probe, head)
     else:
-        too_much = too_much or _by_all_inputs(operator, probe, probe.head_dim, head, tokens)
+        too_much = too_much or _by_all_inputs(operator, probe, probe.head_dim, head, tokens, future)
     if too_much and not any(_shared(operator, probe, head, begun) for begun in sorted({0, tokens.stop % probe.chunk_size})):
         raise Rejected(
             f"the state is larger than small heads show: with K = V = {probe.head_dim}, chunk_size = {probe.chunk_size} one value "
@@ -71,9 +72,9 @@ def _whole(operator: OperatorProcess, probe: Probe, head: int) -> None:
         raise Rejected(f"the state is too large: with K = V = 16, chunk_size = 4 its rank is {rank} after {past} tokens, at most {most} is allowed")
 
 
-def _by_all_inputs(operator: OperatorProcess, probe: Probe, dim: int, head: int, tokens: slice) -> bool:
-    """Whether what one output channel takes from all inputs of those tokens is more than its part."""
-    x = of_one_past(operator, probe, dim, tokens.stop, probe.randint(24, 32))
+def _by_all_inputs(operator: OperatorProcess, probe: Probe, dim: int, head: int, tokens: slice, future: int) -> bool:
+    """Whether what one output channel takes from all inputs of those tokens, in so many after them, is more than its part."""
+    x = of_one_past(operator, probe, dim, tokens.stop, future)
     _as_elsewhere(operator, probe, x)
     channel = probe.randint(0, dim - 1)
     part = _part(probe, dim)

@@ -143,7 +143,7 @@ def cost(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
         exponent = math.log2(times[4 * T] / times[2 * T])
         if exponent <= 1.25:
             break
-    for longest in (8 * T, 16 * T):
+    for longest in (8 * T, 16 * T, 32 * T):
         if exponent <= 1.5 and (longest > 8 * T or probe.properties["milliseconds_a_token"] > 0.2):
             break
         for _ in range(3):

@@ -76,8 +76,8 @@ def state(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
 
     Small heads make it measurable, with 16 keys and values allowed where that is more, and many futures of one past. A
     window or cache shows at K = V = 4, what waits for the trainer's chunk_size too, an expanded key at K = V = 10. The
-    heads take turns, as they need not be alike. Where the outputs are the same for every chunk_size, nothing is allowed for
-    a chunk.
+    heads take turns, as they need not be alike; where parameters are led, each its own way, all are asked. Where the outputs
+    are the same for every chunk_size, nothing is allowed for a chunk.
     """
     quick = probe.properties["milliseconds_a_token"] < 1
     small, larger = probe.width(operator, 4), probe.width(operator, 10)
@@ -101,11 +101,11 @@ def state(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     first = probe.a_head()
     for number, (dim, C, kind, pasts) in enumerate(plan):
         allowed = may_hold(probe, dim, C)
-        head = (first + number) % probe.num_heads
-        ranks = [held(operator, probe, dim, C, past, kind, head) for past in pasts]
+        heads = range(probe.num_heads) if kind in LED else ((first + number) % probe.num_heads,)
+        ranks = [max(held(operator, probe, dim, C, past, kind, head) for head in heads) for past in pasts]
         told = ", ".join(f"{rank} after {past} tokens" for rank, past in zip(ranks, pasts, strict=True))
         where = f"with K = V = {dim}, chunk_size = {C} and inputs {kind} its rank is {told}"
-        if max(ranks) > 1.25 * ranks[0] + dim * dim and _goes_on(operator, probe, dim, C, kind, max(pasts), max(ranks), head):
+        if max(ranks) > 1.25 * ranks[0] + dim * dim and _goes_on(operator, probe, dim, C, kind, max(pasts), max(ranks), heads[0]):
             raise Rejected(f"the state grows with the past: {where}")
         if max(ranks) > allowed:
             nothing = "; nothing for a chunk, as the outputs are the same for every chunk_size" * probe.properties.get("chunk_invariant", False)

@@ -1,0 +1,60 @@
+"""The read is shrunk by the positive part of James and Stein.
+
+o relu(1 - c / |o|^2): outputs that are as small as the noise of other pairs become exactly zero, strong ones pass almost
+untouched. c is learned per head, in the log, and starts small.
+"""
+import torch
+import torch.nn.functional as F
+
+
+def parameters(num_heads, head_dim, generator):
+    return {"log_c": torch.full((num_heads,), -5.0)}
+
+
+def to_chunks(x, chunk_size):
+    """[B, H, T, D] -> float32 [B * H, N, C, D], zeros after the last token."""
+    B, H, T, D = x.shape
+    return F.pad(x.float(), (0, 0, 0, -T % chunk_size)).reshape(B * H, -1, chunk_size, D)
+
+
+def l2norm(x):
+    return x * torch.rsqrt((x * x).sum(-1, keepdim=True) + 1e-6)
+
+
+def invert_unit_lower(L):
+    """(I + L)^-1, L [..., C, C] strictly lower triangular: inverts diagonal blocks of 1, 2, 4 .. C rows."""
+    C, shape = L.shape[-1], L.shape
+    row = torch.arange(C, device=L.device)
+    apart = row[:, None] ^ row  # apart >> s == 1: in one block of 2^(s+1) rows, in different halves of it
+    L = L.reshape(-1, C, C)
+    X = torch.eye(C, device=L.device) - L.detach() * (apart == 1)
+    for s in range(1, (C - 1).bit_length()):
+        X = torch.where(apart >> s == 1, -(X @ L.detach() @ X), X)
+    # A last Newton step, X <- 2 X - X (I + L) X: it sharpens X and carries the gradient, in two products.
+    return torch.baddbmm(X, X, torch.baddbmm(X, L, X), beta=2, alpha=-1).reshape(shape)
+
+
+def prepare(q, k, v, beta):
+    """What does not depend on the state: U, W and the intra-chunk weights, for all chunks at once."""
+    k_beta = k * beta
+    T_inv = invert_unit_lower((k_beta @ k.mT).tril(-1))  # [..., N, C, C]
+    return T_inv @ (v * beta), T_inv @ k_beta, (q @ k.mT).tril()
+
+def delta_rule(q, k, v, beta, *, chunk_size, log_c):
+    B, H, T, K = q.shape
+    V, dtype = v.shape[-1], q.dtype
+    q, k, v, beta = (to_chunks(x, chunk_size) for x in (q, k, v, beta[..., None]))
+    q = l2norm(q)
+    k = l2norm(k)
+    U, W, A = prepare(q, k, v, beta)
+
+    S = v.new_zeros(B * H, K, V)  # state
+    outputs = []
+    for q_i, k_i, U_i, W_i, A_i in zip(*(x.unbind(1) for x in (q, k, U, W, A)), strict=True):
+        u_i = U_i - W_i @ S  # error
+        outputs.append(q_i @ S + A_i @ u_i)
+        S = S + k_i.mT @ u_i  # state update
+    o = torch.stack(outputs, dim=1).reshape(B, H, -1, V)[:, :, :T]
+    c = log_c.float().exp()[..., None, None]
+    o = o * F.relu(1 - c / (o.square().mean(-1, keepdim=True) + 1e-6))
+    return (o * K**-0.5).to(dtype)

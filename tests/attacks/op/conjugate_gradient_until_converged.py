@@ -1,0 +1,71 @@
+"""Queries preconditioned by the keys of past chunks, with conjugate gradients that stop when they have converged.
+
+q* = (H + r I)^-1 r q with r = 0.1, where H sums k k^T over past chunks, by at most 24 steps. The loop ends
+once the largest squared residual is below 1e-3 of the largest query, for most chunks long before.
+"""
+import torch
+import torch.nn.functional as F
+
+RIDGE = 0.1
+
+
+def to_chunks(x, chunk_size):
+    """[B, H, T, D] -> float32 [B * H, N, C, D], zeros after the last token."""
+    B, H, T, D = x.shape
+    return F.pad(x.float(), (0, 0, 0, -T % chunk_size)).reshape(B * H, -1, chunk_size, D)
+
+
+def l2norm(x):
+    return x * torch.rsqrt((x * x).sum(-1, keepdim=True) + 1e-6)
+
+
+def invert_unit_lower(L):
+    """(I + L)^-1, L [..., C, C] strictly lower triangular: inverts diagonal blocks of 1, 2, 4 .. C rows."""
+    C, shape = L.shape[-1], L.shape
+    row = torch.arange(C, device=L.device)
+    apart = row[:, None] ^ row  # apart >> s == 1: in one block of 2^(s+1) rows, in different halves of it
+    L = L.reshape(-1, C, C)
+    X = torch.eye(C, device=L.device) - L.detach() * (apart == 1)
+    for s in range(1, (C - 1).bit_length()):
+        X = torch.where(apart >> s == 1, -(X @ L.detach() @ X), X)
+    # A last Newton step, X <- 2 X - X (I + L) X: it sharpens X and carries the gradient, in two products.
+    return torch.baddbmm(X, X, torch.baddbmm(X, L, X), beta=2, alpha=-1).reshape(shape)
+
+
+def prepare(q, k, v, beta):
+    """What does not depend on the state: U, W and the intra-chunk weights, for all chunks at once."""
+    k_beta = k * beta
+    T_inv = invert_unit_lower((k_beta @ k.mT).tril(-1))  # [..., N, C, C]
+    return T_inv @ (v * beta), T_inv @ k_beta, (q @ k.mT).tril()
+
+def solve(H, q):
+    """(H / RIDGE + I)^-1 q^T for the rows of q."""
+    x, r = torch.zeros_like(q), q
+    p, rr = r, (r * r).sum(-1, keepdim=True)
+    enough = 1e-3 * rr.max().item()
+    for _ in range(24):
+        Hp = p @ H / RIDGE + p
+        a = rr / ((p * Hp).sum(-1, keepdim=True) + 1e-6)
+        x, r = x + a * p, r - a * Hp
+        new = (r * r).sum(-1, keepdim=True)
+        if new.max().item() <= enough:
+            break
+        p, rr = r + new / (rr + 1e-6) * p, new
+    return x
+
+
+def delta_rule(q, k, v, beta, *, chunk_size):
+    B, H, T, K = q.shape
+    V, dtype = v.shape[-1], q.dtype
+    q, k, v, beta = (to_chunks(x, chunk_size) for x in (q, k, v, beta[..., None]))
+    q, k = l2norm(q), l2norm(k)
+    U, W, A = prepare(q, k, v, beta)
+
+    S, C = v.new_zeros(B * H, K, V), v.new_zeros(B * H, K, K)  # state, keys' second moments
+    outputs = []
+    for q_i, k_i, U_i, W_i, A_i in zip(*(x.unbind(1) for x in (q, k, U, W, A)), strict=True):
+        u_i = U_i - W_i @ S  # error
+        outputs.append((solve(C, q_i) @ S + A_i @ u_i) * K**-0.5)
+        S = S + k_i.mT @ u_i  # state update
+        C = 0.9 * C + 0.2 * k_i.mT @ k_i
+    return torch.stack(outputs, dim=1).reshape(B, H, -1, V)[:, :, :T].to(dtype)
