@@ -75,6 +75,12 @@ def test_a_table_wrapped_by_its_printer_is_joined() -> None:
         (record(PLAIN.replace("0.410000", "-0.41000")), "the row 'plain_net' has '-0.41000' as Compress, which is outside of 0 to 1: kept as it stands"),
         (record(PLAIN.replace("0.410000", "1e400")), "the row 'plain_net' has '1e400' as Compress, which is no finite number: it stays in record.txt alone"),
         (record(PLAIN + "  1.0", header=HEADER + "  Compress"), "columns that stand there twice, of which the last is kept: Compress"),
+        (record(PLAIN.replace("0.410000", "     OOM")), "the row 'plain_net' has 'OOM' as Compress, which is no plain number: it stays in record.txt alone"),
+        (record(PLAIN.replace("plain_net", "plain_n...")), "1 of the names are cut off by the table's printer, as 'plain_n...'"),
+        (record(PLAIN, "..  ...  ...  ...  ...  ...  ...  ..."), "the table has a line of dots: rows of it are not in this record"),
+        (record(PLAIN, "..  ...  ...", "[17 rows x 7 columns]"), "16 of the table's 17 rows are not in this record"),
+        (record() + "\nError\n\nout of memory\n", "what stands behind the name or the success flag stays in record.txt alone: 'Error'"),
+        (record() + "\nSuccess\n\nfalse\n", "there are 2 success flags, of which the last counts: true, false"),
         (record(PLAIN.replace("0.410000", "1_0")), "the row 'plain_net' has '1_0' as Compress, which is no plain number: it stays in record.txt alone"),
         (record(PLAIN.replace("0.410000", "\u0661")), "the row 'plain_net' has '\u0661' as Compress, which is no plain number: it stays in record.txt alone"),
     ],
@@ -124,6 +130,64 @@ def test_a_table_with_quotes_or_in_markdown(table: str) -> None:
         "Compress": "0.4", "Context Recall": "0.9", "Fuzzy Recall": "0.1", "Noisy Recall": "0.9", "Selective Copy": "0.9"}),)  # fmt: skip
     assert "the row 'a, b net' has no Memorize" in found.oddities
     assert not any("not understood" in oddity for oddity in found.oddities)
+
+
+@pytest.mark.parametrize(
+    "prose",
+    ["Success\n\n• tanh held it.\n\nFailure\n\n• adam.", "Success: true, softmax held it.\nName: an idea\nEND", "**Success:** tanh.\n\nName: x\nWhy: y",
+     "Name: the trick\nSuccess: likely\nEND", "## Success\ntanh\n## Name\nof the trick\nEND"],
+)  # fmt: skip
+@pytest.mark.parametrize("labels", [True, False])
+def test_insights_may_say_the_words_of_labels(prose: str, labels: bool) -> None:
+    text = record(insights=f"--- Insights ---\n{prose}\n{INSIGHT}", **({} if labels else {"name": None, "success": None}))  # type: ignore[arg-type]
+    found = parse(text.encode())
+    assert found.insights == f"{prose}\n{INSIGHT}"
+    assert (found.name, found.success) == (("wider_net", True) if labels else (None, None))
+
+
+def test_labels_in_small_letters_between_dashes_and_before_the_insights() -> None:
+    bare = record(name=None, success=None)
+    small = parse((bare + "\nname\n\nwider_net\n\nsuccess\n\ntrue\n").encode())
+    dashes = parse((bare + "\n--- Name ---\nwider_net\n\n--- Success ---\nTrue\n").encode())
+    before = parse(bare.replace("--- Insights", "Name\n\nwider_net\n\nSuccess\n\ntrue\n\n--- Insights").encode())
+    for found in (small, dashes, before):
+        assert (found.name, found.success, found.insights, found.oddities) == ("wider_net", True, INSIGHT, ())
+
+
+@pytest.mark.parametrize("last", ["", "\n   Mean  \n0   0.5  \n1   0.6  \n"])
+@pytest.mark.parametrize("front", ["   Unnamed: 0  \\\n0   plain_net   \n1   other_net   \n\n", ""])
+def test_a_block_may_hold_names_or_something_else_alone(front: str, last: str) -> None:
+    blocks = "   Compress Context Recall  \\\n0  0.1  0.2  \n1  0.2  0.3  \n\n   Fuzzy Recall  Memorize  Noisy Recall  Selective Copy" + ("  \\" if last else "")
+    rows = "0  0.3  0.4  0.5  0.6\n1  0.4  0.5  0.6  0.7\n"
+    found = parse(f"{front}{blocks}\n{rows}{last}".encode())
+    assert [line.name for line in found.lines] == (["plain_net", "other_net"] if front else ["", ""])
+    assert [list(line.values.values()) for line in found.lines] == [["0.1", "0.2", "0.3", "0.4", "0.5", "0.6"], ["0.2", "0.3", "0.4", "0.5", "0.6", "0.7"]]
+
+
+def test_no_column_of_numbers_gives_names_and_no_row_with_a_gap_is_shifted() -> None:
+    found = parse(b"Params  Variant Name  Compress  Memorize\n100  plain_net  0.1  0.2\n")
+    assert found.lines == (Line("plain_net", {"Compress": "0.1", "Memorize": "0.2"}),)
+    gap = parse(record(PLAIN, "1  gap_net  0.1  0.2  0.3  0.4  0.5").encode())
+    assert [line.name for line in gap.lines] == ["plain_net"]
+    assert "this line of the table is not understood: '1 gap_net 0.1 0.2 0.3 0.4 0.5'" in gap.oddities
+
+
+def test_a_damaged_byte_is_told_and_the_rest_read() -> None:
+    found = parse(record().encode().replace("läuft".encode(), b"l\xa4uft"))
+    assert found.insights == INSIGHT.replace("ä", "\ufffd", 2).replace("\ufffd", "ä", 1)
+    assert found.oddities[0].startswith("it is UTF-8 but for 1 of its bytes, each of which stands as \ufffd: ")
+
+
+def test_a_time_stamp_in_another_form_and_empty_insights() -> None:
+    found = parse(record(stamp="2024-01-31 23:59:59", insights="--- Insights ---").encode())
+    assert found.stamp is not None
+    assert found.stamp.isoformat() == "2024-01-31T23:59:59"
+    assert found.oddities == ("the insights are empty",)
+
+
+def test_two_records_in_one_file_are_refused() -> None:
+    with pytest.raises(BadInput, match=r"^it holds 2 records, each with its time stamp and insights: a file for each can be imported$"):
+        parse((record() + "\n" + record()).encode())
 
 
 SCORES = dict(zip(COLUMNS, ("0.1", "0.2", "0.3", "0.4", "0.5", "0.6"), strict=True))

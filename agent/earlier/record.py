@@ -7,12 +7,13 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 
+from ..errors import BadInput
 from ..text import one_line
-from .table import STAMP, Line, Table, is_header
+from . import labels
+from .header import is_header
+from .table import STAMP, Line, Table
 
 _INSIGHTS = re.compile(r"^[ \t]*-{2,}[ \t]*Insights?[ \t]*-{2,}[ \t]*$", re.MULTILINE | re.IGNORECASE)
-_LABELS = ("Name", "Success")
-_WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _ENCODINGS = ("utf-8", "gb2312", "latin-1")
 
 
@@ -41,28 +42,47 @@ def decode(data: bytes) -> tuple[str, str | None]:
         try:
             text = data.decode(encoding).removeprefix("\ufeff")
         except UnicodeDecodeError:
+            if encoding == "utf-8" and (told := _bad_bytes(data)):
+                return data.decode(errors="replace").removeprefix("\ufeff"), told
             continue
         return text, None if encoding == "utf-8" else f"it is not UTF-8: read as {encoding}"
     raise AssertionError("latin-1 reads every byte")
 
 
+def _bad_bytes(data: bytes) -> str | None:
+    """A sentence on bytes that are no UTF-8 where most of what is beyond ASCII is."""
+    text = data.decode(errors="replace")
+    bad = text.count("\ufffd") - data.count("\ufffd".encode())
+    if 4 * bad > sum(letter > "\x7f" for letter in text) - bad:
+        return None
+    where = one_line(text[max(0, text.index("\ufffd") - 20) :][:40], 60)
+    return f"it is UTF-8 but for {bad} of its bytes, each of which stands as \ufffd: {where!r}"
+
+
 def parse(data: bytes) -> OldRecord:
-    """Read one record."""
+    """Read one record. Raises BadInput where there are several, which would be mixed."""
     text, assumed = decode(data)
     text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if (count := min(len(STAMP.findall(text)), len(_INSIGHTS.findall(text)))) > 1:
+        raise BadInput(f"it holds {count} records, each with its time stamp and insights: a file for each can be imported")
     oddities = [assumed] if assumed else []
     text, in_front = _without_what_stands_in_front(text)
     mark = _INSIGHTS.search(text)
     head, tail = (text[: mark.start()], text[mark.end() :]) if mark else (text, "")
-    labels_in = tail if mark else head
-    cut = min((match.start() for word in _LABELS if (match := _last_label(word, labels_in))), default=len(labels_in))
-    name, success = _labels(in_front + labels_in, oddities)
+    if mark and (stamp := STAMP.search(head)):  # labels may stand between the two
+        kept, more = labels.split_off(head[stamp.end() :].split("\n"))
+        head, in_front = head[: stamp.end()] + "\n".join(kept), in_front + more
+    said = labels.read(tail if mark else head, in_front, oddities)
     if not mark:
-        head, tail = _without_mark(head[:cut], oddities)
+        head, insights = _without_mark(said.before, oddities)
+    else:
+        insights = said.before
     table = Table(oddities)
     lines = table.read(head.split("\n"))
-    insights = tail[:cut].strip("\n")
-    return OldRecord(tuple(lines), _stamp(head, oddities), insights or None, name, success, tuple(oddities), table.lack)
+    insights = insights.strip("\n")
+    if mark and not insights.strip():
+        oddities.append("the insights are empty")
+    return OldRecord(tuple(lines), _stamp(head, oddities), insights or None, said.name, said.success, tuple(oddities), table.lack)
 
 
 def _without_mark(text: str, oddities: list[str]) -> tuple[str, str]:
@@ -86,46 +106,9 @@ def _stamp(text: str, oddities: list[str]) -> datetime | None:
         return None
 
 
-def _without_what_stands_in_front(text: str) -> tuple[str, str]:
-    """The text from its table or time stamp on, and the labels above that, which are no part of either."""
+def _without_what_stands_in_front(text: str) -> tuple[str, list[str]]:
+    """The text from its table or time stamp on, and the lines of labels above that, which are no part of either."""
     lines = text.split("\n")
     begins = next((at for at, line in enumerate(lines) if is_header(line) or STAMP.match(line) or _INSIGHTS.match(line)), 0)
-    above = [at for at in range(begins) for word in _LABELS if (label := _last_label(word, lines[at])) and _value(lines[at], label)]
-    kept = [line for at, line in enumerate(lines) if at not in above]
-    return "\n".join(kept), "".join(f"{lines[at]}\n" for at in above)
-
-
-def _labels(text: str, oddities: list[str]) -> tuple[str | None, bool | None]:
-    """Name and success. The last of each counts: insights may say the words."""
-    name_at, success_at = _last_label("Name", text), _last_label("Success", text)
-    name = _value(text, name_at) if name_at else None
-    said = _value(text, success_at) if success_at else None
-    if not name:
-        oddities.append("there is no name" if name_at is None else "the name is empty")
-    success = _WORDS.get((said or "").lower())
-    if success is None:
-        oddities.append(
-            f"success is {one_line(said, 40)!r}, neither true nor false"
-            if said
-            else "there is no success flag"
-            if success_at is None
-            else "the success flag is empty"
-        )
-    return name or None, success
-
-
-def _last_label(word: str, text: str) -> re.Match[str] | None:
-    found = list(
-        re.finditer(
-            rf"^[ \t]*(?:#+[ \t]*|\*\*)?{word}(?:\*\*)?[ \t]*(?::(?:\*\*)?[ \t]*([^\n]*))?$", text, re.MULTILINE
-        )
-    )
-    return found[-1] if found else None
-
-
-def _value(text: str, label: re.Match[str]) -> str | None:
-    """What stands on the label's line, or on the next line that is not empty and no label itself."""
-    if label[1] and label[1].strip():
-        return str(label[1]).strip()
-    following = next((line.strip() for line in text[label.end() :].split("\n") if line.strip()), None)
-    return None if following in ("Name", "Success", "Name:", "Success:") else following
+    kept, in_front = labels.split_off(lines[:begins])
+    return "\n".join([*kept, *lines[begins:]]), in_front

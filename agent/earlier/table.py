@@ -1,26 +1,20 @@
 """The score table of an old record: printed in columns, also wrapped into blocks of them, comma-separated, or in Markdown."""
 
-import csv
 import math
 import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import pairwise
 
-from ..records import COLUMN_OF, COLUMNS
+from ..records import COLUMNS
 from ..text import one_line
+from .header import MARKS, Header, cells_of, header_of, is_header, number_in
 
-STAMP = re.compile(r"^[ \t]*(\d{8})_(\d{6})[ \t]*$", re.MULTILINE)
+STAMP = re.compile(r"^[ \t]*(\d{4})-?(\d\d)-?(\d\d)[_T ](\d\d):?(\d\d):?(\d\d)[ \t]*$", re.MULTILINE)
 _ABSENT = ("", "...", "none", "-", "--", "nan", "n/a", "na")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
-_MARKS = ("|", "\t", "", ",", ";")  # what stands between cells; "": two blanks or more
-_SPELLINGS = {re.sub("[^a-z]", "", name.lower()): column for task, column in COLUMN_OF.items() for name in (task, column)}
-_WORDS = ("name", "model", "variant", "method", "operator", "architecture", "unnamed0", "")  # over names
-_PHRASE = "|".join(re.escape(column) for column in COLUMNS)
-_ONE_BLANK = re.compile(rf"(.*?)((?: ?\b(?:{_PHRASE})){{2,}})", re.IGNORECASE)
-_ROOT = re.compile("compress|recall|memori|selective", re.IGNORECASE)
+
 
 
 @dataclass(frozen=True)
@@ -29,24 +23,6 @@ class Line:
 
     name: str
     values: dict[str, str]
-
-
-@dataclass(frozen=True)
-class _Header:
-    mark: str
-    cells: Sequence[str]
-
-    @cached_property
-    def columns(self) -> list[str | None]:
-        """Which of the six each is, in whatever spelling."""
-        return [_SPELLINGS.get(_letters(cell)) for cell in self.cells]
-
-    @cached_property
-    def name_at(self) -> int | None:
-        """The column of names: the first that is called so, else the first that is none of the six."""
-        others = [at for at, column in enumerate(self.columns) if column is None]
-        called = [at for word in _WORDS for at in others if _letters(self.cells[at]) == word]
-        return next(iter([*called, *others]), None)
 
 
 Key = tuple[str, int]
@@ -61,23 +37,31 @@ class Table:
     rows: dict[Key, dict[str, str]] = field(default_factory=dict)
     names: dict[Key, str] = field(default_factory=dict)
     times: Counter[tuple[str, str]] = field(default_factory=Counter)  # that a number or name stood in front of a column
-    header: _Header | None = None
+    header: Header | None = None
+    naming: Header | None = None  # the first under which names stood
+    printed: int = 0  # rows that the table says it has
+    dots: bool = False  # a line of them stands for rows
     lack: str | None = None  # what is wrong with a table of which no row can be read
 
     def read(self, lines: Sequence[str]) -> list[Line]:
         """Each row with its values joined."""
+        above, wrapped = "", False
         for line in lines:
             if not line.strip(" \t|:+=-") or STAMP.match(line):
+                above = ""
                 continue
-            if header := _header(line):
+            if header := header_of(line, of_a_block=wrapped and not above):
                 self.header = header
+                wrapped = line.rstrip().endswith("\\")
                 self._tell_columns(header)
-            elif self.header is not None and not self._take(line, self.header):
+            elif self.header is not None and not self._is_of_the_printer(line, self.header, above) and not self._take(line, self.header):
                 self.lack = self.lack or f"a score table with no row that can be read ({one_line(line, 80)!r})"
                 self.oddities.append(f"this line of the table is not understood: {one_line(line, 80)!r}")
+            above = line
         if not self.rows:
             self._tell_lack(lines)
         named = [(self.names.get(key, ""), values) for key, values in self.rows.items()]
+        self._tell_what_is_left_out([name for name, _ in named])
         return _distinct([Line(name, _known(name, values, self.oddities)) for name, values in named], self.oddities)
 
     def _tell_lack(self, lines: Sequence[str]) -> None:
@@ -87,7 +71,24 @@ class Table:
             self.lack = f"a table without any of the six columns ({one_line(above, 80)!r})"
         self.oddities.append(f"there is {self.lack or 'no score table'}")
 
-    def _tell_columns(self, header: _Header) -> None:
+    def _is_of_the_printer(self, line: str, header: Header, above: str) -> bool:
+        """Whether it is no row, but a printer's: dots for rows, the size of the table, the name of its index."""
+        size = re.fullmatch(r"\s*\[(\d+) rows x \d+ columns\]\s*", line)
+        dots = not line.strip(" .|\u2026")
+        self.printed, self.dots = int(size[1]) if size else self.printed, self.dots or dots
+        names_index = header.mark == "" and header.name_at is None and is_header(above) and len(cells_of(line, "")) == 1
+        return bool(size) or dots or names_index
+
+    def _tell_what_is_left_out(self, names: Sequence[str]) -> None:
+        self.oddities += [f"row {front} of the table has no name" for front, at in self.rows if (front, at) not in self.names]
+        if cut := [name for name in names if name.endswith(("...", "\u2026"))]:
+            self.oddities.append(f"{len(cut)} of the names are cut off by the table's printer, as {one_line(cut[0], 100)!r}")
+        if self.printed > len(self.rows):
+            self.oddities.append(f"{self.printed - len(self.rows)} of the table's {self.printed} rows are not in this record")
+        elif self.dots:
+            self.oddities.append("the table has a line of dots: rows of it are not in this record")
+
+    def _tell_columns(self, header: Header) -> None:
         columns = list(zip(header.cells, header.columns, strict=True))
         other = [cell for at, (cell, column) in enumerate(columns) if column is None and at != header.name_at and cell]
         if other:
@@ -100,70 +101,32 @@ class Table:
         if twice:
             self.oddities.append(f"columns that stand there twice, of which the last is kept: {', '.join(twice)}")
 
-    def _take(self, line: str, header: _Header) -> bool:
+    def _take(self, line: str, header: Header) -> bool:
         """Whether the line is a row; the number in front of it, else its name, joins blocks."""
         placed = _placed(line, header) or (_from_the_right(line, header) if header.mark == "" else None)
         if placed is None:
             return False
         number, name, values = placed
-        front, first = number or name or f"line {len(self.rows)}", next(iter(values))
+        front, first = number or name or f"line {len(self.rows)}", next(iter(values), header.cells[0])
+        if self.naming not in (None, header) and not header.is_told:
+            name = ""  # of a later block of a wrapped table, with another column
         at = self.times[front, first]  # the same number or name once more is another row
         while name and self.names.get((front, at), name) != name:  # so is the same number with another name
             at += 1
         key, self.times[front, first] = (front, at), at + 1
         if name:
-            self.names[key] = name
-        elif key not in self.rows:
-            self.oddities.append(f"row {front} of the table has no name")
+            self.names[key], self.naming = name, self.naming or header
         self.rows.setdefault(key, {}).update(values)
         return True
-
-
-def is_header(line: str) -> bool:
-    """Whether a line names columns of the table."""
-    return _header(line) is not None
-
-
-def _letters(cell: str) -> str:
-    return re.sub("[^a-z0-9]", "", cell.lower())
-
-
-def _cells(line: str, mark: str) -> list[str]:
-    if mark == "|":
-        return [cell.strip(" \t*`") for cell in line.strip().removeprefix("|").removesuffix("|").split("|")]
-    if mark == "\t":
-        return [cell.strip() for cell in line.split("\t")]
-    if mark == "":
-        return re.split(r"\s{2,}", line.strip().removesuffix("\\").strip())
-    try:
-        return [cell.strip() for cell in next(csv.reader([line], delimiter=mark), [])]
-    except csv.Error:  # a cell without end is none of a table
-        return []
-
-
-def _header(line: str) -> _Header | None:
-    """Of a line that names columns: one of the six as it is spelled here, or two in any spelling."""
-    if not _ROOT.search(line):
-        return None
-    for mark in _MARKS:
-        header = _Header(mark, _cells(line, mark)) if mark in line else None
-        if header is None or not any(header.columns) or any(_number(cell) is not None for cell in header.cells):
-            continue
-        is_prose = mark in (",", ";") and _letters(header.cells[0]) not in _WORDS  # with one of these words in it
-        if sum(map(bool, header.columns)) > 1 or (not is_prose and any(cell in COLUMNS for cell in header.cells)):
-            return header
-    if match := _ONE_BLANK.fullmatch(line.strip()):
-        return _Header("", [*filter(None, [match[1].strip()]), *re.findall(_PHRASE, match[2], re.IGNORECASE)])
-    return None
 
 
 Placed = tuple[str, str, dict[str, str]]
 """Of a row the number in front of it, its name and its values."""
 
 
-def _placed(line: str, header: _Header) -> Placed | None:
+def _placed(line: str, header: Header) -> Placed | None:
     """By the place of each cell; a row may have one more in front, its number or, where no column is for names, its name."""
-    cells, number, name = _cells(line, header.mark), "", ""
+    cells, number, name = cells_of(line, header.mark), "", ""
     if len(cells) == len(header.cells) + 1 and (cells[0].isdigit() or header.name_at is None):
         number, name, cells = (cells[0], "", cells[1:]) if cells[0].isdigit() else ("", cells[0], cells[1:])
     if len(cells) != len(header.cells):
@@ -172,13 +135,16 @@ def _placed(line: str, header: _Header) -> Placed | None:
         name = cells[header.name_at]
     if header.mark == "" and name.isdigit() and not number:  # what is printed in columns has nothing where it has no name
         number, name = name, ""
+    if not header.is_told and number_in(name) is not None:
+        name = ""
     values = {column: cell for column, cell in zip(header.columns, cells, strict=True) if column}
-    if not (all if header.mark == "" else any)(map(_is_cell, values.values())):
+    least = 1 if header.mark else len(values) - len(values) // 3 if name else len(values)  # without a name a cell may be missing before
+    if sum(map(_is_cell, values.values())) < least:
         return None
     return number, _told(name), values
 
 
-def _from_the_right(line: str, header: _Header) -> Placed | None:
+def _from_the_right(line: str, header: Header) -> Placed | None:
     """By counting from the right, as a name may hold anything, two blanks too."""
     columns = header.columns[header.columns[0] is None :]
     parts = line.split()
@@ -201,26 +167,19 @@ def _told(name: str) -> str:
 
 def _is_cell(text: str) -> bool:
     """Whether it holds a number or a word for none, also one written as no printer of tables writes it."""
-    if text.lower() in _ABSENT or _number(text) is not None:
+    if text.lower() in _ABSENT or number_in(text) is not None:
         return True
     return any(map(str.isdigit, text)) and not any(map(str.isalpha, text))
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
 
 
 def _other_table(lines: Sequence[str]) -> str | None:
     """The first line that looks like the header of a table of something else."""
     told = [line for line in lines if line.strip(" \t|:+=-")]
-    return next((above for above, below in pairwise(told) for mark in _MARKS if _heads(_cells(above, mark), _cells(below, mark))), None)
+    return next((above for above, below in pairwise(told) for mark in MARKS if _heads(cells_of(above, mark), cells_of(below, mark))), None)
 
 
 def _heads(above: Sequence[str], below: Sequence[str]) -> bool:
-    return len(above) > 1 and len(below) - len(above) in (0, 1) and _number(below[-1]) is not None and _number(above[-1]) is None
+    return len(above) > 1 and len(below) - len(above) in (0, 1) and number_in(below[-1]) is not None and number_in(above[-1]) is None
 
 
 def _known(name: str, values: dict[str, str], oddities: list[str]) -> dict[str, str]:
@@ -229,7 +188,7 @@ def _known(name: str, values: dict[str, str], oddities: list[str]) -> dict[str, 
 
 
 def _is_known(row: str, column: str, text: str, oddities: list[str]) -> bool:
-    value, where = _number(text), f"{row} has {one_line(text, 40)!r} as {column}"
+    value, where = number_in(text), f"{row} has {one_line(text, 40)!r} as {column}"
     if text.lower() in _ABSENT or (value is not None and math.isnan(value)):
         return False
     if value is not None and math.isinf(value):

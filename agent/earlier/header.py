@@ -1,0 +1,97 @@
+"""The line over a score table: which columns there are, and what stands between them."""
+
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from ..records import COLUMN_OF, COLUMNS
+
+MARKS = ("|", "\t", "", ",", ";")  # what stands between cells; "": two blanks or more
+_SPELLINGS = {re.sub("[^a-z]", "", name.lower()): column for task, column in COLUMN_OF.items() for name in (task, column)}
+_WORDS = ("name", "model", "variant", "method", "operator", "architecture", "system", "config", "run", "unnamed0", "")  # over names
+_PHRASE = "|".join(re.escape(column) for column in COLUMNS)
+_ONE_BLANK = re.compile(rf"(.*?)((?: ?\b(?:{_PHRASE})){{2,}})", re.IGNORECASE)
+_ROOT = re.compile("compress|recall|memori|selective", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Header:
+    mark: str
+    cells: Sequence[str]
+
+    @cached_property
+    def columns(self) -> list[str | None]:
+        """Which of the six each is, in whatever spelling."""
+        return [_SPELLINGS.get(letters_of(cell)) for cell in self.cells]
+
+    @cached_property
+    def name_at(self) -> int | None:
+        """The column of names: the first that is called so, else the first that is none of the six."""
+        others = [at for at, column in enumerate(self.columns) if column is None]
+        return next(iter([*self._called(others), *others]), None)
+
+    @cached_property
+    def is_told(self) -> bool:
+        """Whether the column of names is called so: another one of numbers holds none."""
+        return self.name_at is not None and bool(self._called([self.name_at]))
+
+    def _called(self, others: Sequence[int]) -> list[int]:
+        letters = {at: letters_of(self.cells[at]) for at in others}
+        exactly = [at for word in _WORDS for at in others if letters[at] == word]
+        return [*exactly, *(at for at in others if letters[at].endswith("name"))]
+
+
+def is_header(line: str) -> bool:
+    """Whether a line names columns of the table."""
+    return header_of(line) is not None
+
+
+def letters_of(cell: str) -> str:
+    return re.sub("[^a-z0-9]", "", cell.lower())
+
+
+def cells_of(line: str, mark: str) -> list[str]:
+    if mark == "|":
+        return [cell.strip(" \t*`") for cell in line.strip().removeprefix("|").removesuffix("|").split("|")]
+    if mark == "\t":
+        return [cell.strip() for cell in line.split("\t")]
+    if mark == "":
+        return re.split(r"\s{2,}", line.strip().removesuffix("\\").strip())
+    try:
+        return [cell.strip() for cell in next(csv.reader([line], delimiter=mark), [])]
+    except csv.Error:  # a cell without end is none of a table
+        return []
+
+
+def header_of(line: str, *, of_a_block: bool = False) -> Header | None:
+    """Of a line that names columns: one of the six as it is spelled here, two in any spelling, or any where a table is wrapped."""
+    if of_a_block or line.rstrip().endswith("\\"):
+        return Header("", _apart(cells_of(line, "")))
+    if not _ROOT.search(line):
+        return None
+    for mark in MARKS:
+        cells = cells_of(line, mark) if mark in line else []
+        header = Header(mark, _apart(cells) if len(cells) > 1 else cells) if cells else None
+        if header is None or not any(header.columns) or any(number_in(cell) is not None for cell in header.cells):
+            continue
+        is_prose = mark in (",", ";") and letters_of(header.cells[0]) not in _WORDS  # with one of these words in it
+        if sum(map(bool, header.columns)) > 1 or (not is_prose and any(cell in COLUMNS for cell in header.cells)):
+            return header
+    alone = _apart([line.strip()])
+    return Header("", alone) if len(alone) > 1 else None
+
+
+def _apart(cells: Sequence[str]) -> list[str]:
+    """Each cell, and the words over columns one by one where a single blank stands between them."""
+    found = [_ONE_BLANK.fullmatch(cell) for cell in cells]
+    parts = [[*filter(None, [m[1].strip()]), *re.findall(_PHRASE, m[2], re.IGNORECASE)] if m else [cell] for cell, m in zip(cells, found, strict=True)]
+    return [part for of_one in parts for part in of_one]
+
+
+def number_in(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

@@ -1,0 +1,120 @@
+"""Name and success of an old record: two labels with a value each, which close it.
+
+Insights may say the words, and did. A label counts where nothing but the other one stands between its value and the end, or
+beside the other one; a name of one word also where label and value have lines of their own.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..text import one_line
+
+_FLAGS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+_LABEL = re.compile(
+    r"[ \t]*(?:#+[ \t]*|\*\*|-{2,}[ \t]*)?(name|success)(?:\*\*|[ \t]*-{2,})?[ \t]*(?::(?:\*\*)?[ \t]*(.*?))?[ \t]*", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True)
+class Label:
+    """One line that may be a label, and the value beside or below it."""
+
+    word: str  # name or success
+    start: int  # the line it stands on
+    stop: int  # the line after its value
+    value: str
+    apart: bool  # label and value have lines of their own
+
+    @property
+    def flag(self) -> bool | None:
+        return _FLAGS.get(self.value.lower()) if self.word == "success" else None
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What the labels of a text say, and the text without them."""
+
+    name: str | None
+    success: bool | None
+    before: str
+
+
+def read(text: str, in_front: Sequence[str], oddities: list[str]) -> Labels:
+    """Takes the labels from a text; what is missing, doubled or odd is told. Those of lines in front count where it has none."""
+    lines = text.split("\n")
+    counting = _counting(lines)
+    taken = [[label for label in counting if label.word == word] for word in ("name", "success")]
+    names, flags = (found or [x for x in _labels(in_front) if x.word == word] for word, found in zip(("name", "success"), taken, strict=True))
+    name, success = names[-1] if names else None, flags[-1] if flags else None
+    _tell(name, success, oddities)
+    for word, found in (("names", names), ("success flags", flags)):
+        if len({label.value for label in found}) > 1:
+            told = ", ".join(one_line(label.value, 40) for label in found)
+            oddities.append(f"there are {len(found)} {word}, of which the last counts: {told}")
+    last = [found[-1] for found in taken if found]
+    first = min((label.start for label in last), default=len(lines))
+    of_labels = {at for label in last for at in range(label.start, label.stop)}
+    rest = [line for at, line in enumerate(lines) if at > first and at not in of_labels and line.strip()]
+    if rest:
+        oddities.append(f"what stands behind the name or the success flag stays in record.txt alone: {one_line(rest[0], 80)!r}")
+    return Labels(name.value or None if name else None, success.flag if success else None, "\n".join(lines[:first]))
+
+
+def split_off(lines: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The lines without those of labels and values, and the latter."""
+    taken = {at for label in _labels(lines) if label.value for at in range(label.start, label.stop)}
+    return [line for at, line in enumerate(lines) if at not in taken], [lines[at] for at in sorted(taken)]
+
+
+def _tell(name: Label | None, success: Label | None, oddities: list[str]) -> None:
+    if name is None or not name.value:
+        oddities.append("there is no name" if name is None else "the name is empty")
+    if success is None:
+        oddities.append("there is no success flag")
+    elif not success.value:
+        oddities.append("the success flag is empty")
+    elif success.flag is None:
+        oddities.append(f"success is {one_line(success.value, 40)!r}, neither true nor false")
+
+
+def _labels(lines: Sequence[str]) -> list[Label]:
+    return [_label(at, match, lines) for at, line in enumerate(lines) if (match := _LABEL.fullmatch(line))]
+
+
+def _label(at: int, match: re.Match[str], lines: Sequence[str]) -> Label:
+    """With its value from its own line, or from the next one that is not empty and no label itself."""
+    word = match[1].lower()
+    if match[2]:
+        return Label(word, at, at + 1, match[2].strip(), apart=False)
+    below = next((n for n in range(at + 1, len(lines)) if lines[n].strip()), None)
+    if below is None or _LABEL.fullmatch(lines[below]):
+        return Label(word, at, at + 1, "", apart=True)
+    return Label(word, at, below + 1, lines[below].strip(), apart=True)
+
+
+def _counting(lines: Sequence[str]) -> list[Label]:
+    found = _labels(lines)
+
+    def blank(start: int, stop: int) -> bool:
+        return not any(line.strip() for line in lines[start:stop])
+
+    def beside(a: Label, b: Label) -> bool:
+        return a.word != b.word and blank(min(a.stop, b.stop), max(a.start, b.start))
+
+    closing = set[int]()
+    end = len(lines)
+    for label in reversed(found):
+        if blank(label.stop, end):
+            closing.add(label.start)
+            end = label.start
+    flags = [x for x in found if x.word == "success" and (x.flag is not None or x.start in closing)]
+    flags = [x for x in flags if x.start in closing or any(beside(x, y) for y in found)]
+    names = [x for x in found if x.word == "name" and _is_name(x, lines, x.start in closing or any(beside(x, y) for y in flags))]
+    sure = [x for x in flags if x.flag is not None]
+    return sorted([*names, *(sure or flags)], key=lambda label: label.start)
+
+
+def _is_name(label: Label, lines: Sequence[str], in_place: bool) -> bool:
+    alone = label.apart and len(label.value.split()) == 1 and not "".join(lines[label.stop : label.stop + 1]).strip()
+    return in_place or alone
