@@ -1,5 +1,7 @@
 """`agent check`: which variant is meant, and the gates' report for a terminal."""
 
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rich.console import Group
@@ -10,29 +12,37 @@ from . import history, variants
 from .errors import BadInput
 from .ids import meant
 from .records import CheckReport
+from .repo import scored_source
 from .text import one_line, printable
 
 
-def find_variant(text: str, root: Path) -> Path:
-    """The folder or file that is meant: an entry's ID, a path, or the name of a stored variant."""
+@contextlib.contextmanager
+def variant_meant(text: str, root: Path, say: Callable[[str], None]) -> Iterator[Path]:
+    """The folder or file that is meant: an entry's ID, a path, or the name of a stored variant. Raises BadInput."""
     if meant(text):
-        return _of_entry(text, root)
-    if text and Path(text).exists():
-        return Path(text)
-    if (name := variants.named(root, text)) in variants.names(root):
-        return variants.folder_of(root, name)
-    raise BadInput(
-        f"there is no variant {one_line(text, 200)!r}: give its folder, its file, its name or an entry's ID"
-    )
+        with _of_entry(text, root, say) as folder:
+            yield folder
+    elif text and Path(text).exists():
+        yield Path(text)
+    elif (name := variants.named(root, text)) in variants.names(root):
+        yield variants.folder_of(root, name)
+    else:
+        raise BadInput(f"there is no variant {one_line(text, 200)!r}: give its folder, its file, its name or an entry's ID")
 
 
-def _of_entry(entry_id: str, root: Path) -> Path:
+@contextlib.contextmanager
+def _of_entry(entry_id: str, root: Path, say: Callable[[str], None]) -> Iterator[Path]:
+    """What it scored, else what failed, else what has its name."""
     entry = history.read(root).find(entry_id)
     if (entry.folder / "variant").is_dir():
-        return entry.folder / "variant"
-    if entry.name and entry.name in variants.names(root):
-        return variants.folder_of(root, entry.name)
-    raise BadInput(f"{entry_id} ({entry.status}) has no source to check")
+        yield entry.folder / "variant"
+    elif entry.scores and entry.evaluation:
+        with scored_source(root, entry, say) as folder:
+            yield folder
+    elif entry.name and entry.name in variants.names(root):
+        yield variants.folder_of(root, entry.name)
+    else:
+        raise BadInput(f"{entry_id} ({entry.status}) has no source to check")
 
 
 def check_report(report: CheckReport) -> Group:

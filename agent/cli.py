@@ -10,7 +10,7 @@ import typer
 
 from . import history, listing, loop, options, show, trial, variants
 from . import replay as replaying
-from .checking import check_report, find_variant
+from .checking import check_report, variant_meant
 from .earlier.importer import Imported, import_files
 from .ending import Sentences
 from .errors import BadInput, Rejected
@@ -59,7 +59,7 @@ def run(
 ) -> None:
     """Make new attempts: propose, check, train, score, reflect, record.
 
-    Where no variant has a whole score under the protocol yet, the baseline delta_net is scored first. Ctrl-C ends
+    Where the baseline delta_net has no whole score under the protocol yet, it is scored first. Ctrl-C ends
     cleanly; what was under way is taken up by the next run, where its reply had come. Exit status 1: no attempt got a
     score. A model's key is read from OPENAI_API_KEY, its server's address also from OPENAI_BASE_URL.
     """
@@ -239,11 +239,11 @@ def check(
     Exit status 1: rejected.
     """
     settings = _settings(root, {"device": device, "sandbox": sandbox})
-    path = find_variant(variant, root)
-    try:
-        report = evaluator_for(settings).check(path, against=_stored(root), seed=seed)
-    except EvaluationFailed as error:
-        raise BadInput(f"{path} could not be checked: {error}") from error
+    with variant_meant(variant, root, say) as path:
+        try:
+            report = evaluator_for(settings).check(path, against=_stored(root), seed=seed)
+        except EvaluationFailed as error:
+            raise BadInput(f"{path} could not be checked: {error}") from error
     if json_:
         print_json(report.model_dump(mode="json"))
     else:

@@ -6,12 +6,12 @@ from .compare import Comparison, Setting, bar, judged, mean_bar, minus
 from .records import COLUMNS, Versus, mean_name, mean_score
 
 
-def measured_insight(comparison: Comparison) -> str:
-    """Markdown whose first line is the lesson."""
+def measured_insight(comparison: Comparison, why: str = "no model was asked") -> str:
+    """Markdown whose first line is the lesson; `why` no model wrote it."""
     lines = [
         _lesson(comparison),
         "",
-        "Written by a template over the measured scores; no model was asked.",
+        f"Written by a template over the measured scores; {why}.",
         "",
     ]
     lines += [_line(comparison, column) for column in COLUMNS]
@@ -33,6 +33,8 @@ def in_short(comparison: Comparison) -> str:
     head, difference = f"{mean_name(comparison.protocol)} {_number(mean)}", minus(mean, old)
     if difference is None:
         return head
+    if all(moved == 0.0 for moved in comparison.differences.values()):
+        return f"{head}, and each of the six equal to {comparison.against}'s to the last digit: what was changed acts nowhere in them"
     limit = mean_bar(comparison.noise)
     beside = f", noise {limit:.4f}" if limit is not None else ", noise not measured"
     return f"{head}, {difference:+.4f} against {comparison.against} ({comparison.versus}{beside})"

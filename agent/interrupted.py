@@ -63,6 +63,12 @@ def checked_name(entry: Entry) -> str | None:
     return entry.name or proposed_name(entry)
 
 
+def goes_on(entry: Entry, root: Path) -> str | None:
+    """The command that goes on with it, where it was interrupted and one can."""
+    can = entry.attempt is None and not entry.running and lost(entry) is None
+    return _command(entry, root) if can else None
+
+
 def waiting(entries: Iterable[Entry], root: Path) -> list[str]:
     """Which commands go on with them, in a few sentences."""
     told: dict[str, list[str]] = {}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import history
-from .compare import Comparison, compare
+from .compare import BASELINE, Comparison, compare
 from .desk import Desk
 from .errors import BadInput
 from .evaluate import Evaluator
@@ -71,6 +71,9 @@ def record(job: Job, opened: Pass, evaluation: Evaluation, proposal: Proposal | 
     predicted = proposal.prediction if proposal else {}
     comparison = compare(history.read(job.root), name, opened.start.parent, evaluation, job.protocol, predicted)
     opened.write("results.csv", results_csv([(name, evaluation.row)]))
+    if comparison.against is None and name != BASELINE:
+        made = f"`agent score {BASELINE} --protocol {job.protocol.name}` makes one"
+        job.reporter.say(f"{opened.id}: neither a parent nor {BASELINE} has a score under {job.protocol.name} to compare with: {made}")
     _reflect(job, opened, comparison, proposal)
     return seal(job, opened, name, None, comparison)
 
@@ -90,7 +93,7 @@ def keep_evaluation(
 
 
 def _reflect(job: Job, opened: Pass, comparison: Comparison, proposal: Proposal | None) -> None:
-    """A failure here costs the insight, never the attempt."""
+    """A failure here costs the model's insight, never the attempt."""
     job.reporter.stage(f"{opened.id} {comparison.name}: insight")
     if proposal is None or job.proposer is None:
         opened.write("insight.md", measured_insight(comparison))
@@ -99,7 +102,8 @@ def _reflect(job: Job, opened: Pass, comparison: Comparison, proposal: Proposal 
         said = (opened.folder / "proposal.md").read_text(encoding="utf-8", errors="replace")
         opened.write("insight.md", job.proposer.reflect(comparison, said, opened.folder))
     except (LLMError, BadInput) as error:  # no answer, or a prompt that is broken
-        job.reporter.say(f"{opened.id}: no insight: {error}")
+        job.reporter.say(f"{opened.id}: no insight of the model's, a template's instead: {error}")
+        opened.write("insight.md", measured_insight(comparison, "the model that was asked wrote none"))
 
 
 def seal(

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from .errors import BadInput
 from .history import Entry, Past
+from .interrupted import checked_name
 from .records import COLUMN_OF, COLUMNS, Score, Versus, mean_name, mean_score, results_csv
 from .text import one_line
 
@@ -78,7 +79,7 @@ def _row(entry: Entry) -> Row:
     scored = entry.status == "scored"
     return Row(
         entry.id,
-        entry.name,
+        entry.name if entry.attempt else checked_name(entry),
         about.kind,
         entry.status,
         bool(attempt and attempt.success),

@@ -35,7 +35,7 @@ Ended = tuple[Entry, Unanswered | None]
 
 
 def run(job: Job, iterations: int) -> Generator[Entry, None, None]:
-    """Go on with what was interrupted, score the baseline if nothing is scored, then make new attempts."""
+    """Go on with what was interrupted, score the baseline if it never was, then make new attempts."""
     if not variants.names(job.root):  # a folder that is no project is told, and left as it was
         variants.sources(variants.folder_of(job.root, BASELINE))
     with history.writing(job.root):
@@ -44,7 +44,7 @@ def run(job: Job, iterations: int) -> Generator[Entry, None, None]:
         past = history.read(job.root)
         for sentence in policy.edited(job.root, past, job.protocol):
             job.reporter.say(sentence)
-        if not policy.parents(job.root, past, job.protocol):
+        if policy.lacks_baseline(job.root, past, job.protocol):
             yield _baseline(job)
         yield from _in_turn(job, repeat(_attempt, iterations), iterations)
 
@@ -126,7 +126,7 @@ def _is_in_place(job: Job, opened: Pass, begun: Entry) -> bool:
 
 def _baseline(job: Job) -> Entry:
     job.reporter.say(
-        f"No scores under {job.protocol.name} yet: the baseline {BASELINE} comes first, as an extra pass"
+        f"No score of the baseline {BASELINE} under {job.protocol.name} yet: it comes first, as an extra pass"
     )
     entry = trial.score(job, BASELINE, history.read(job.root))
     if entry.status != "scored":

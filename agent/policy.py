@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import variants
-from .compare import scored
+from .compare import BASELINE, scored
 from .desk import Desk
 from .errors import BadInput
 from .history import Entry, Past
@@ -115,6 +115,12 @@ def parents(root: Path, past: Past, protocol: ProtocolInfo) -> list[Entry]:
     """The latest complete score of each stored variant, best first; other fingerprints do not count."""
     usable = [entry for entry in _complete(root, past, protocol) if not _edited(root, entry)]
     return sorted(usable, key=lambda entry: -(entry.mad_score or 0.0))
+
+
+def lacks_baseline(root: Path, past: Past, protocol: ProtocolInfo) -> bool:
+    """Whether there is nothing to start from, or nothing that whatever comes can be compared with."""
+    known = {entry.name for entry in _complete(root, past, protocol)}
+    return not parents(root, past, protocol) or (BASELINE not in known and BASELINE in variants.names(root))
 
 
 def edited(root: Path, past: Past, protocol: ProtocolInfo) -> list[str]:

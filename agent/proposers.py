@@ -1,5 +1,6 @@
 """Who proposes: a model behind a function, a person with an editor, or the built-in catalogue."""
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,13 @@ from .files import read_text, write_whole
 from .insight import measured_insight
 from .policy import Brief, seed_of
 from .proposal.reply import ReplyError, parse
+from .text import one_line
 
+_REFUSAL = re.compile(
+    r"(?:i['\u2019]m sorry|i am sorry|sorry|i apologi[sz]e|unfortunately|as an ai|i can(?:no|['\u2019])t|i['\u2019]m (?:not able|unable)"
+    r"|i am (?:not able|unable)|i won['\u2019]t|i will not)\b",
+    re.IGNORECASE,
+)
 _SETTLED = 1.0  # seconds that an answer's file must rest before it is read: editors write in steps
 
 
@@ -61,6 +68,8 @@ class Prompted:
         try:
             name = parse(said).name
         except ReplyError:
+            if _is_refusal(said):  # it would be a lesson to all that come after
+                raise LLMError(f"the model refused: {one_line(said, 80)}") from None
             return said
         raise LLMError(f"asked for one, the model sent another proposal, {name}")
 
@@ -115,6 +124,11 @@ def _conversation(root: Path, brief: Brief, setbacks: Sequence[Setback], tries_l
         left = tries_left + len(setbacks) - 1 - number
         messages += prompts.retry(root, setback.reply, setback.reason, left)
     return messages
+
+
+def _is_refusal(said: str) -> bool:
+    """Whether a short text without any number begins as refusals do."""
+    return len(said) < 500 and not any(map(str.isdigit, said)) and bool(_REFUSAL.match(said.strip()))
 
 
 def _await(path: Path) -> str:

@@ -10,15 +10,14 @@ from typing import Any, Literal
 
 from rich.table import Table
 
-from . import forecast, history, variants
+from . import forecast, history
 from .compare import minus
 from .errors import BadInput, EnvironmentFault
 from .evaluate import EvaluationFailed, read_evaluation
-from .files import write_whole
 from .history import Entry
 from .job import Job, keep_evaluation
 from .records import COLUMNS, Evaluation, Key, PlaceOf, ProtocolInfo
-from .repo import committed_source
+from .repo import scored_source
 from .text import one_line
 
 Verdict = Literal["same", "within noise", "differs", "not comparable", "unknown noise"]
@@ -159,7 +158,7 @@ def replay(job: Job, entry: Entry, *, only: tuple[Key, ...] = (), out: Path | No
     """
     recorded = recorded_evaluation(entry)
     name = entry.name or recorded.variant.name
-    with _source(job, entry, name, recorded.variant.digest) as folder, _folder(job.root, recorded, out) as place:
+    with scored_source(job.root, entry, job.reporter.say) as folder, _folder(job.root, recorded, out) as place:
         for sentence in forecast.sentences(job, entry, recorded, only or tuple(recorded.settings)):
             job.reporter.say(sentence)
         job.reporter.stage(f"replay of {entry.id} {entry.name}: {recorded.protocol.name}")
@@ -177,27 +176,6 @@ def replay(job: Job, entry: Entry, *, only: tuple[Key, ...] = (), out: Path | No
                     entry.about.parent,
                 )
         return done
-
-
-@contextlib.contextmanager
-def _source(job: Job, entry: Entry, name: str, digest: str) -> Iterator[Path]:
-    """A folder with the source that was scored, out of a commit where variants/NAME is another by now."""
-    stored = variants.folder_of(job.root, name)
-    if variants.holds(job.root, name, digest):
-        yield stored
-        return
-    found = committed_source(job.root, name, digest)
-    if not found:
-        variants.sources(stored)
-        raise BadInput(f"variants/{name} is no longer the source that {entry.id} scored, and no commit here holds that one")
-    commit, files = found
-    job.reporter.say(f"variants/{name} is no longer the source that {entry.id} scored: that one is taken from commit {commit}")
-    with tempfile.TemporaryDirectory(prefix="agent-source-") as place:
-        folder = Path(place) / name
-        folder.mkdir()
-        for file, text in files.items():
-            write_whole(folder / file, text)
-        yield folder
 
 
 @contextlib.contextmanager

@@ -3,15 +3,19 @@
 Nothing else is touched: only the entry and the source that it scored are committed, without hooks, signing or prompts.
 """
 
+import contextlib
 import os
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from . import variants
+from .errors import BadInput
+from .files import write_whole
 from .history import Entry, Past
 from .text import one_line
 from .threads import aside
@@ -170,6 +174,28 @@ def committed_source(root: Path, name: str, digest: str) -> tuple[str, dict[str,
         return next((found for found in sources if variants.digest_of(found[1]) == digest), None)
     except GitError:
         return None
+
+
+@contextlib.contextmanager
+def scored_source(root: Path, entry: Entry, say: Callable[[str], None]) -> Iterator[Path]:
+    """A folder with the source that an entry scored, out of a commit where variants/NAME is another by now. Raises BadInput."""
+    assert entry.evaluation
+    name, digest = entry.name or entry.evaluation.variant.name, entry.evaluation.variant.digest
+    if variants.holds(root, name, digest):
+        yield variants.folder_of(root, name)
+        return
+    found = committed_source(root, name, digest)
+    if not found:
+        variants.sources(variants.folder_of(root, name))
+        raise BadInput(f"variants/{name} is no longer the source that {entry.id} scored, and no commit here holds that one")
+    commit, files = found
+    say(f"variants/{name} is no longer the source that {entry.id} scored: that one is taken from commit {commit}")
+    with tempfile.TemporaryDirectory(prefix="agent-source-") as place:
+        folder = Path(place) / name
+        folder.mkdir()
+        for file, text in files.items():
+            write_whole(folder / file, text)
+        yield folder
 
 
 def _source_in(root: Path, commit: str, name: str) -> dict[str, str]:

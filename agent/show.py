@@ -1,10 +1,11 @@
 """One entry told in full: what was proposed, what was measured beside the parent, what was learned."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -13,9 +14,11 @@ from .compare import bar, beside, mean_bar, minus, settings_beside
 from .errors import BadInput
 from .exchange import totals
 from .history import Entry, Past, read_check
+from .interrupted import checked_name, goes_on
 from .listing import cell, imported_lines, rows, settings_done
 from .proposal.reply import Proposal, ReplyError, parse
 from .records import COLUMNS, Evaluation, Score, mean_name, mean_score
+from .repo import committed_source, holds_source
 from .text import one_line, printable
 
 _SHOWN = 20_000  # characters of one file; the file itself is named
@@ -77,7 +80,7 @@ def log(entry: Entry, console: Console) -> None:
 
 
 def _parts(entry: Entry, past: Past, root: Path) -> Iterator[RenderableType]:
-    yield _facts(entry)
+    yield _facts(entry, root)
     proposal = proposal_of(entry)
     yield from _section("Proposal", entry.prose("proposal.md") if proposal is None else _prose(proposal))
     report = read_check(entry.folder)
@@ -111,19 +114,20 @@ def _coloured(diff: str) -> Text:
     return Text.assemble(*((line, colours.get(line[0], "")) for line in lines))
 
 
-def _facts(entry: Entry) -> Table:
+def _facts(entry: Entry, root: Path) -> Table:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold", no_wrap=True)
-    for name, value in _known(entry):
+    for name, value in _known(entry, root):
         if value:
             grid.add_row(name, Text(one_line(value, 600)))
     return grid
 
 
-def _known(entry: Entry) -> Iterator[tuple[str, str | None]]:
+def _known(entry: Entry, root: Path) -> Iterator[tuple[str, str | None]]:
     about, attempt, evaluation = entry.about, entry.attempt, entry.evaluation
-    yield "entry", f"{entry.id}  {entry.name or '(no name)'}"
+    yield "entry", f"{entry.id}  {entry.name or (None if attempt else checked_name(entry)) or '(no name)'}"
     yield "status", entry.status + (f": {attempt.error}" if attempt and attempt.error else "")
+    yield "goes on", goes_on(entry, root)
     yield "kind", about.kind + (f" of {about.source}" if about.source else "")
     yield "parent", about.parent
     yield "proposer", " ".join(filter(None, (about.proposer, about.model)))
@@ -176,7 +180,7 @@ def _other(entry: Entry, past: Past) -> Entry | None:
     return beside(past, entry.name, parent, entry.evaluation) if entry.evaluation else None
 
 
-def measured(entry: Entry, past: Past) -> Iterator[Table]:
+def measured(entry: Entry, past: Past) -> Iterator[RenderableType]:
     """The scores beside the parent's or the baseline's, and of a row that is not whole the settings that are done."""
     parent = entry.about.parent
     before = _other(entry, past)
@@ -186,21 +190,44 @@ def measured(entry: Entry, past: Past) -> Iterator[Table]:
         yield _settings(entry, entry.evaluation, before, title)
 
 
-def _scores(entry: Entry, before: Entry | None, title: str) -> Table:
+@dataclass(frozen=True)
+class _Figures:
+    """Rows of words and figures: a table where there is room, else a line each in which no figure is cut."""
+
+    words: tuple[str, ...]
+    figures: tuple[str, ...]
+    title: str | None = None
+    rows: list[list[str]] = field(default_factory=list)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        table = Table(box=None, pad_edge=False, header_style="bold", title=self.title, title_style="bold", title_justify="left")
+        for name in (*self.words, *self.figures):
+            table.add_column(name, justify="left" if name in self.words else "right")
+        for row in self.rows:
+            table.add_row(*row)
+        if console.measure(table, options=options.update(max_width=1000)).maximum <= options.max_width:
+            yield table
+            return
+        yield from filter(None, [self.title])
+        for row in self.rows:
+            values = zip(self.figures, row[len(self.words) :], strict=True)
+            told = ", ".join(f"{name} {value}" for name, value in values if value)
+            yield Text(f"{' '.join(row[: len(self.words)])}: {told}")
+
+
+def _scores(entry: Entry, before: Entry | None, title: str) -> _Figures:
     """Each task beside the other score, with the difference that would be more than noise."""
     proposal = proposal_of(entry)
     old: dict[str, Score] = before.scores if before else {}
     noise = (entry.attempt.noise if entry.attempt else None) or {}
-    grid = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("task", "score", title, "difference", "noise", "predicted"):
-        grid.add_column(name, justify="left" if name == "task" else "right")
+    grid = _Figures(("task",), ("score", title, "difference", "noise", "predicted"))
     for column in COLUMNS:
         predicted = proposal.prediction.get(column) if proposal else None
         new = entry.scores.get(column)
         cells = _cells(new, old.get(column), bar(noise.get(column)), predicted)
-        grid.add_row(column, cell(new) or _done(entry, column), *cells)
+        grid.rows.append([column, cell(new) or _done(entry, column), *cells])
     cells = _cells(entry.mad_score, mean_score(old), mean_bar(noise), None)
-    grid.add_row(mean_name(entry.about.protocol), cell(entry.mad_score) or "partial", *cells)
+    grid.rows.append([mean_name(entry.about.protocol), cell(entry.mad_score) or "partial", *cells])
     return grid
 
 
@@ -208,15 +235,13 @@ def _done(entry: Entry, column: str) -> str:
     return f"{settings_done(entry).get(column, 'none')} done"
 
 
-def _settings(entry: Entry, evaluation: Evaluation, before: Entry | None, title: str) -> Table:
+def _settings(entry: Entry, evaluation: Evaluation, before: Entry | None, title: str) -> _Figures:
     """Those that are done of a row that is not whole."""
-    grid = Table(box=None, pad_edge=False, header_style="bold", title="\nSettings that are done", title_style="bold", title_justify="left")
-    for name in ("task", "setting", "accuracy", title, "difference", "noise"):
-        grid.add_column(name, justify="left" if name in ("task", "setting") else "right")
+    grid = _Figures(("task", "setting"), ("accuracy", title, "difference", "noise"), "\nSettings that are done")
     noise = (entry.attempt.setting_noise if entry.attempt else None) or {}
     for setting in settings_beside(evaluation, before, noise):
         cells = _cells(setting.accuracy, setting.other, bar(setting.sigma), None)[:3]
-        grid.add_row(one_line(setting.task, 60), one_line(setting.name, 120), cell(setting.accuracy), *cells)
+        grid.rows.append([one_line(setting.task, 60), one_line(setting.name, 120), cell(setting.accuracy), *cells])
     return grid
 
 
@@ -241,10 +266,15 @@ def _imported(lines: list[tuple[str, dict[str, float]]]) -> Table:
 
 def _where(entry: Entry, root: Path) -> str:
     lines = [f"{entry.folder}: {', '.join(files(entry))}"]
-    if entry.name and entry.status == "scored" and entry.name in variants.names(root):
-        lines.append(
-            f"{root / 'variants' / entry.name}: {', '.join(_forms(root, entry.name))}{_left_out(entry, root)}"
-        )
+    if not entry.name or entry.status != "scored":
+        return lines[0]
+    place = root / "variants" / entry.name
+    if holds_source(root, entry):
+        lines.append(f"{place}: {', '.join(_forms(root, entry.name))}{_left_out(entry, root)}")
+    elif entry.evaluation:
+        found = committed_source(root, entry.name, entry.evaluation.variant.digest)
+        now = "edited since" if entry.name in variants.names(root) else "no longer there"
+        lines.append(f"{place}: {now}; " + (f"what was scored is in commit {found[0]}" if found else "what was scored is in no commit here"))
     return "\n".join(lines)
 
 

@@ -18,8 +18,10 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 from werkzeug import Request, Response
 
-from agent import history, listing
+from agent import history, listing, show
 from agent.cli import app
+from agent.compare import Comparison
+from agent.insight import in_short
 from agent.output import console
 from agent.records import COLUMN_OF, COLUMNS
 
@@ -51,6 +53,32 @@ def serve(server: HTTPServer, replies: Sequence[str]) -> None:
         return Response(json.dumps({"choices": [{"message": {"content": text}, "finish_reason": "stop"}]}))
 
     server.expect_request("/v1/chat/completions").respond_with_handler(answer)
+
+
+def test_the_source_that_was_scored_is_meant_by_an_entry(checkout: Path) -> None:
+    shutil.copytree(checkout / "variants" / "delta_net", checkout / "variants" / "mine")
+    source = checkout / "variants" / "mine" / "naive.py"
+    source.write_text(source.read_text() + "# mine\n")
+    first = agent(checkout, "score", "mine")
+    assert "0000: neither a parent nor delta_net has a score under smoke to compare with: `agent score delta_net --protocol smoke` makes one" in first.output
+    source.write_text(source.read_text() + "# stub: reject\n")
+    assert agent(checkout, "check", "mine").exit_code == 1
+    checked = agent(checkout, "check", "0000")
+    assert (checked.exit_code, "that one is taken from commit " in checked.stderr) == (0, True)
+    assert "variants/mine: edited since; what was scored is in commit " in agent(checkout, "show", "0000").stdout.replace("\n", " ")
+    shutil.rmtree(checkout / "variants" / "mine")
+    assert agent(checkout, "check", "0000").exit_code == 0
+    assert "variants/mine: no longer there; what was scored is in commit " in agent(checkout, "show", "0000").stdout.replace("\n", " ")
+
+
+def test_a_run_scores_the_baseline_first_beside_another_score(checkout: Path) -> None:
+    shutil.copytree(checkout / "variants" / "delta_net", checkout / "variants" / "mine")
+    source = checkout / "variants" / "mine" / "naive.py"
+    source.write_text(source.read_text() + "# mine\n")
+    assert agent(checkout, "score", "mine").exit_code == 0
+    done = agent(checkout, "run", "--iterations", "1", "--proposer", "catalogue")
+    assert "No score of the baseline delta_net under smoke yet: it comes first, as an extra pass" in done.output
+    assert [entry.name for entry in history.read(checkout).entries[:2]] == ["mine", "delta_net"]
 
 
 def test_three_entries_from_a_server_one_after_a_repair(checkout: Path, httpserver: HTTPServer) -> None:
@@ -692,3 +720,23 @@ def test_help(root: Path, command: str) -> None:
     assert done.exit_code == 0
     assert done.stdout.startswith(f"Usage: agent {command} [OPTIONS]")
     assert "--root DIR" in done.stdout
+
+
+def test_a_narrow_terminal_shows_every_figure(scored: Path) -> None:
+    def shown(width: int) -> str:
+        text = StringIO()
+        past = history.read(scored)
+        Console(file=text, width=width).print(show.in_full(past.entries[0], past, scored))
+        return text.getvalue()
+
+    entry = history.read(scored).entries[0]
+    for column in COLUMNS:
+        assert f"{column}: score {entry.scores[column]:.4f}" in shown(30)
+    assert any(line.split()[:4] == ["task", "score", "parent", "difference"] for line in shown(100).splitlines())
+    assert "\N{HORIZONTAL ELLIPSIS}" not in shown(30)
+
+
+def test_a_change_that_acts_nowhere_is_told() -> None:
+    scores: dict[str, float | None] = dict.fromkeys(COLUMNS, 0.5)
+    same = Comparison("child", "delta_net", "delta_net", "smoke", scores, scores, dict.fromkeys(COLUMNS, 0.01), {})
+    assert in_short(same) == "mean of six 0.5000, and each of the six equal to delta_net's to the last digit: what was changed acts nowhere in them"

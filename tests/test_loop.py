@@ -138,7 +138,22 @@ def test_a_failure_while_reflecting_costs_the_insight_alone(root: Path, make_job
 
     (_, entry) = loop.run(make_job(_prompted(root, Mute([reply("child")]))), 1)
     assert entry.status == "scored"
-    assert "insight.md" not in files(entry)
+    assert "the model that was asked wrote none" in (entry.prose("insight.md") or "")
+
+
+@pytest.mark.parametrize("refusal", ["I'm sorry, I can't help with that.", "I cannot assist with this request.", "As an AI, I will not."])
+def test_a_refusal_is_no_insight(root: Path, make_job: MakeJob, refusal: str) -> None:
+    class Unwilling(Script):
+        def __call__(self, messages):  # type: ignore[no-untyped-def]
+            if "Write the insight" in messages[-1]["content"]:
+                return Answer(refusal, None, None, None)
+            return super().__call__(messages)
+
+    (_, entry) = loop.run(make_job(_prompted(root, Unwilling([reply("child")]))), 1)
+    assert entry.status == "scored"
+    assert refusal not in (entry.prose("insight.md") or "")
+    assert "the model that was asked wrote none" in (entry.prose("insight.md") or "")
+    assert f"0001: no insight of the model's, a template's instead: the model refused: {refusal}" in (root.parent / "said.txt").read_text()
 
 
 def test_another_proposal_is_no_insight(root: Path, make_job: MakeJob) -> None:
@@ -150,7 +165,7 @@ def test_another_proposal_is_no_insight(root: Path, make_job: MakeJob) -> None:
 
     (_, entry) = loop.run(make_job(_prompted(root, Eager([reply("child")]))), 1)
     assert entry.status == "scored"
-    assert "insight.md" not in files(entry)
+    assert "the model that was asked wrote none" in (entry.prose("insight.md") or "")
     assert "the model sent another proposal, another" in (root.parent / "said.txt").read_text()
 
 

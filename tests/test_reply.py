@@ -49,6 +49,14 @@ def assert_read_or_refused(text: str) -> None:
     assert 0 < len(message) < 500
 
 
+@pytest.mark.parametrize("change", [BLOCK, WHOLE])
+@pytest.mark.parametrize("fence", ["```markdown", "```", "````md", "~~~"])
+@pytest.mark.parametrize(("before", "after"), [("", ""), ("Sure, here you go.\n\n", "\nHope this helps!\n"), ("", "Done.")])
+def test_a_fence_around_the_proposal_is_taken_off(change, fence, before, after):
+    close = fence.rstrip("mardownk")
+    assert parse(f"{before}{fence}\n{HEAD}{change}{close}\n{after}") == parse(HEAD + change)
+
+
 def test_a_reply_in_the_format_is_a_proposal():
     assert parse(HEAD + BLOCK) == Proposal(
         title="Tanh on the error",

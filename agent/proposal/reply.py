@@ -34,7 +34,8 @@ _EXPECTED = re.compile(
     r"([A-Za-z][A-Za-z _-]{0,40}?)[\s:=]*([+-]?(?:[0-9]{1,6}(?:\.[0-9]{0,12})?|\.[0-9]{1,12}))"
 )
 _HEADING = re.compile(r"(#{1,6})\s+(\S.*)")
-_WRAPPERS = {"markdown", "md", "text", "txt"}
+_WRAPPERS = {"markdown", "md", "text", "txt", ""}
+_FENCE = re.compile(r"(`{3,}|~{3,})\s*([\w.+-]*)")
 _NOTHING = ("none", "unknown", "n/a", "-")
 _FORMAT = "begin with '# Title', then 'Name: slug', 'Mechanism: class', 'Prediction: Compress +0.01, ...'"
 
@@ -97,12 +98,16 @@ def _without_thoughts(text: str) -> str:
 
 
 def _unwrapped(text: str) -> str:
-    """Without a fence around the whole reply."""
-    first, _, rest = text.strip().partition("\n")
-    body, _, last = rest.rpartition("\n")
-    mark = first[: len(first) - len(first.lstrip("`~"))]
-    wrapped = len(mark) >= 3 and last == mark and first[len(mark) :].strip().lower() in _WRAPPERS
-    return body if wrapped else text
+    """Without a fence around the whole proposal, and what is said around that: the name stands in it, outside of other fences."""
+    lines = text.split("\n")
+    fences = [(at, match) for at, line in enumerate(lines) if (match := _FENCE.fullmatch(line.strip()))]
+    if len(fences) < 2 or len(fences) % 2:
+        return text
+    (first, opens), (last, closes) = fences[0], fences[-1]
+    within = lines[first + 1 : fences[1][0]]
+    named = not any(_label(line)[0] == "name" for line in lines[:first]) and any(_label(line)[0] == "name" for line in within)
+    wrapped = opens[2].lower() in _WRAPPERS and closes[1].startswith(opens[1]) and not closes[2]
+    return "\n".join(lines[first + 1 : last]) if wrapped and named else text
 
 
 def _header(lines: list[str]) -> tuple[int, int]:
