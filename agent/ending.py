@@ -2,7 +2,9 @@
 
 import errno
 import json
+from collections.abc import Sequence
 from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 import typer
@@ -46,6 +48,7 @@ class Sentences(TyperGroup):
         except AgentError as error:
             _end(str(error), error.exit_status, wants_json)
         except _USAGE as error:
+            error.message = _with_its_value(error, arguments)
             if wants_json:
                 _print_error(error.format_message())
             raise  # typer tells how the command is used, and ends with 2
@@ -57,6 +60,15 @@ class Sentences(TyperGroup):
                 raise
             where = f"{error.filename}: " if error.filename else ""
             _end(f"{where}{error.strerror}; what was recorded before stands", 3, wants_json)
+
+
+def _with_its_value(error: Any, arguments: Sequence[str]) -> str:
+    """What is wrong with the value of an option, and the value."""
+    text = str(error.message).removeprefix("Value error, ")
+    names = getattr(getattr(error, "param", None), "opts", ())
+    pairs = [(name, value) for name, value in pairwise(arguments) if name in names]
+    pairs += [(name, value) for name, equals, value in (word.partition("=") for word in arguments) if equals and name in names]
+    return f"{text}: {pairs[-1][1]!r}" if pairs and pairs[-1][1] not in text else text
 
 
 def _print_error(sentence: str) -> None:

@@ -1,6 +1,7 @@
 """The rules for what stands at module level: imports, constants, functions, autograd functions; and the signature."""
 
 import ast
+import difflib
 from collections.abc import Iterator
 
 from evaluator.reading.names import Finding, Names, hints, targets
@@ -111,15 +112,18 @@ class ModuleLevel:
                 yield inner.lineno, f"{node.name}.{inner.name} must be a plain staticmethod"
 
     def _signature(self) -> Iterator[Finding]:
-        found = [n for n in self.names.tree.body if isinstance(n, ast.FunctionDef) and n.name == "delta_rule"]
+        functions = {n.name: n for n in self.names.tree.body if isinstance(n, ast.FunctionDef)}
+        found = functions.get("delta_rule")
         if not found:
-            yield 1, "no function delta_rule(q, k, v, beta, *, chunk_size)"
+            near = difflib.get_close_matches("delta_rule", functions, 1)
+            line, meant = (functions[near[0]].lineno, f"; is {near[0]} meant for it?") if near else (1, "")
+            yield line, f"no function delta_rule(q, k, v, beta, *, chunk_size){meant}"
             return
-        args = found[-1].args
+        args = found.args
         first = [a.arg for a in [*args.posonlyargs, *args.args]][:4]
         every = {a.arg for a in [*args.args, *args.kwonlyargs]}
         if first != ["q", "k", "v", "beta"] or ("chunk_size" not in every and not args.kwarg):
-            yield found[-1].lineno, "delta_rule must take (q, k, v, beta, *, chunk_size) and what the variant declares"
+            yield found.lineno, "delta_rule must take (q, k, v, beta, *, chunk_size) and what the variant declares"
 
 
 def _defaults(args: ast.arguments) -> list[ast.expr]:
