@@ -219,7 +219,7 @@ def _adopt(job: Job, opened: Pass, brief: Brief, reply: str) -> Proposal:
     except PatchError as error:
         raise Failed("patch-failed", str(error), proposal.name) from error
     if not job.desk.take(opened.id, proposal) or proposal.name in variants.names(job.root):
-        raise Failed("reply-failed", f"The name {proposal.name} is taken: choose another.", proposal.name)
+        raise Failed("reply-failed", f"The name {proposal.name} is taken: choose another.")  # it is another's
     folder = variants.draft(opened.folder, child)
     opened.write("patch.diff", unified_diff(brief.parent, brief.sources, proposal.name, child))
     trial.check(job, opened, folder, proposal.name, stored=False)
@@ -232,4 +232,4 @@ def _publish(job: Job, opened: Pass, proposal: Proposal) -> None:
         with job.desk:
             variants.publish(job.root, opened.folder, proposal.name)
     except FileExistsError as error:
-        raise Failed("reply-failed", str(error), proposal.name) from error
+        raise Failed("reply-failed", str(error)) from error

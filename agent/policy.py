@@ -3,8 +3,9 @@
 import hashlib
 import math
 import random
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import variants
@@ -214,8 +215,8 @@ def lessons(past: Past, protocol: ProtocolInfo) -> list[Told]:
 
 
 def failures(past: Past) -> list[Told]:
-    """The latest failures and why: a proposer that is not told repeats them."""
-    return [
+    """The latest failures and why, equal ones once: a proposer that is not told repeats them."""
+    found = [
         Told(
             entry.id,
             one_line(entry.name or "(no name)", 120),
@@ -223,7 +224,13 @@ def failures(past: Past) -> list[Told]:
         )
         for entry in past.entries
         if entry.attempt and entry.status.endswith("-failed") and not _unanswered(entry)
-    ][-_FAILURES:]
+    ]
+    times = Counter((told.name, told.text) for told in found)
+    latest: dict[tuple[str, str], Told] = {}
+    for told in reversed(found):
+        latest.setdefault((told.name, told.text), told)
+    kept = [replace(told, text=f"{told.text} ({times[key]} times)") if times[key] > 1 else told for key, told in latest.items()]
+    return kept[:_FAILURES][::-1]
 
 
 def _unanswered(entry: Entry) -> bool:

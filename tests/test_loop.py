@@ -156,6 +156,14 @@ def test_a_refusal_is_no_insight(root: Path, make_job: MakeJob, refusal: str) ->
     assert f"0001: no insight of the model's, a template's instead: the model refused: {refusal}" in (root.parent / "said.txt").read_text()
 
 
+def test_equal_failures_are_told_once_and_a_taken_name_is_not_blamed(root: Path, make_job: MakeJob) -> None:
+    made = list(loop.run(make_job(_prompted(root, Script([reply("delta_net")] * 9))), 3))
+    assert [(entry.name, entry.status) for entry in made[1:]] == [(None, "reply-failed")] * 3
+    (told,) = policy.failures(history.read(root))
+    assert (told.id, told.name) == ("0003", "(no name)")
+    assert told.text == "reply-failed: The name delta_net is taken: choose another. (3 times)"
+
+
 def test_another_proposal_is_no_insight(root: Path, make_job: MakeJob) -> None:
     class Eager(Script):
         def __call__(self, messages):  # type: ignore[no-untyped-def]
