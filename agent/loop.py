@@ -15,7 +15,7 @@ from .interrupted import checked_name, is_as_checked, left_over, passed, put_bac
 from .job import Failed, Job, proposer_of, seal, start, tidy
 from .policy import Brief
 from .proposal.patch import PatchError, apply, unified_diff
-from .proposal.reply import Proposal, ReplyError, parse
+from .proposal.reply import MOST_BYTES, Proposal, ReplyError, parse
 from .proposers import Setback
 from .records import Start
 from .slots import as_they_end
@@ -198,6 +198,7 @@ def _ask(job: Job, opened: Pass, brief: Brief, setbacks: list[Setback], left: in
     )
     try:
         reply = proposer_of(job).propose(brief, setbacks, left, opened.folder)
+        reply = reply[: MOST_BYTES + 1]  # longer ones are refused for that: all of it stands in llm.jsonl alone
     except LLMError as error:
         raise Unanswered(error) from error
     except ReplyError as error:
