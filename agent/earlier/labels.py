@@ -7,6 +7,7 @@ beside the other one; a name of one word also where label and value have lines o
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from ..text import one_line
 
@@ -50,7 +51,7 @@ def read(text: str, in_front: Sequence[str], oddities: list[str]) -> Labels:
     _tell(name, success, oddities)
     for word, found in (("names", names), ("success flags", flags)):
         if len({label.value for label in found}) > 1:
-            told = ", ".join(one_line(label.value, 40) for label in found)
+            told = ", ".join(one_line(label.value, 40) for label in found[-3:])
             oddities.append(f"there are {len(found)} {word}, of which the last counts: {told}")
     last = [found[-1] for found in taken if found]
     first = min((label.start for label in last), default=len(lines))
@@ -99,18 +100,17 @@ def _counting(lines: Sequence[str]) -> list[Label]:
     def blank(start: int, stop: int) -> bool:
         return not any(line.strip() for line in lines[start:stop])
 
-    def beside(a: Label, b: Label) -> bool:
-        return a.word != b.word and blank(min(a.stop, b.stop), max(a.start, b.start))
-
-    closing = set[int]()
-    end = len(lines)
+    closing, end = set[int](), len(lines)
     for label in reversed(found):
         if blank(label.stop, end):
             closing.add(label.start)
             end = label.start
-    flags = [x for x in found if x.word == "success" and (x.flag is not None or x.start in closing)]
-    flags = [x for x in flags if x.start in closing or any(beside(x, y) for y in found)]
-    names = [x for x in found if x.word == "name" and _is_name(x, lines, x.start in closing or any(beside(x, y) for y in flags))]
+    pairs = [(a, b) for a, b in pairwise(found) if a.word != b.word and blank(a.stop, b.start)]
+    together = {label.start for pair in pairs for label in pair}
+    flags = [x for x in found if x.word == "success" and (x.start in closing or (x.flag is not None and x.start in together))]
+    flagged = {flag.start for flag in flags}
+    in_place = closing | {label.start for pair in pairs if not flagged.isdisjoint({x.start for x in pair}) for label in pair}
+    names = [x for x in found if x.word == "name" and _is_name(x, lines, x.start in in_place)]
     sure = [x for x in flags if x.flag is not None]
     return sorted([*names, *(sure or flags)], key=lambda label: label.start)
 
