@@ -66,9 +66,9 @@ def _with_its_value(error: Any, arguments: Sequence[str]) -> str:
     """What is wrong with the value of an option, and the value."""
     text = str(error.message).removeprefix("Value error, ")
     names = getattr(getattr(error, "param", None), "opts", ())
-    pairs = [(name, value) for name, value in pairwise(arguments) if name in names]
-    pairs += [(name, value) for name, equals, value in (word.partition("=") for word in arguments) if equals and name in names]
-    return f"{text}: {pairs[-1][1]!r}" if pairs and pairs[-1][1] not in text else text
+    words = [part for word in arguments for part in word.split("=", 1)]
+    values = [value for name, value in pairwise(words) if name in names]
+    return f"{text}: {values[-1]!r}" if values and values[-1] not in text else text
 
 
 def _print_error(sentence: str) -> None:

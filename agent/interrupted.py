@@ -63,6 +63,11 @@ def checked_name(entry: Entry) -> str | None:
     return entry.name or proposed_name(entry)
 
 
+def known_name(entry: Entry) -> str | None:
+    """The name that an entry tells: of one that is not sealed also that of its proposal."""
+    return entry.name if entry.attempt else checked_name(entry)
+
+
 def goes_on(entry: Entry, root: Path) -> str | None:
     """The command that goes on with it, where it was interrupted and one can."""
     can = entry.attempt is None and not entry.running and lost(entry) is None

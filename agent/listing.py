@@ -11,7 +11,7 @@ from rich.text import Text
 
 from .errors import BadInput
 from .history import Entry, Past
-from .interrupted import checked_name
+from .interrupted import known_name
 from .records import COLUMN_OF, COLUMNS, Score, Versus, mean_name, mean_score, results_csv
 from .text import one_line
 
@@ -79,7 +79,7 @@ def _row(entry: Entry) -> Row:
     scored = entry.status == "scored"
     return Row(
         entry.id,
-        entry.name if entry.attempt else checked_name(entry),
+        known_name(entry),
         about.kind,
         entry.status,
         bool(attempt and attempt.success),

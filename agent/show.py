@@ -14,7 +14,7 @@ from .compare import bar, beside, mean_bar, minus, settings_beside
 from .errors import BadInput
 from .exchange import totals
 from .history import Entry, Past, read_check
-from .interrupted import checked_name, goes_on
+from .interrupted import goes_on, known_name
 from .listing import cell, imported_lines, rows, settings_done
 from .proposal.reply import Proposal, ReplyError, parse
 from .records import COLUMNS, Evaluation, Score, mean_name, mean_score
@@ -125,7 +125,7 @@ def _facts(entry: Entry, root: Path) -> Table:
 
 def _known(entry: Entry, root: Path) -> Iterator[tuple[str, str | None]]:
     about, attempt, evaluation = entry.about, entry.attempt, entry.evaluation
-    yield "entry", f"{entry.id}  {entry.name or (None if attempt else checked_name(entry)) or '(no name)'}"
+    yield "entry", f"{entry.id}  {known_name(entry) or '(no name)'}"
     yield "status", entry.status + (f": {attempt.error}" if attempt and attempt.error else "")
     yield "goes on", goes_on(entry, root)
     yield "kind", about.kind + (f" of {about.source}" if about.source else "")
@@ -208,7 +208,8 @@ class _Figures:
         if console.measure(table, options=options.update(max_width=1000)).maximum <= options.max_width:
             yield table
             return
-        yield from filter(None, [self.title])
+        if self.title:
+            yield self.title
         for row in self.rows:
             values = zip(self.figures, row[len(self.words) :], strict=True)
             told = ", ".join(f"{name} {value}" for name, value in values if value)

@@ -49,7 +49,7 @@ def assert_read_or_refused(text: str) -> None:
     assert 0 < len(message) < 500
 
 
-@pytest.mark.parametrize("change", [BLOCK, WHOLE])
+@pytest.mark.parametrize("change", [BLOCK, WHOLE, WHOLE.replace("```python", "```python naive.py")])
 @pytest.mark.parametrize("fence", ["```markdown", "```", "````md", "~~~"])
 @pytest.mark.parametrize(("before", "after"), [("", ""), ("Sure, here you go.\n\n", "\nHope this helps!\n"), ("", "Done.")])
 def test_a_fence_around_the_proposal_is_taken_off(change, fence, before, after):

@@ -59,7 +59,7 @@ def read(text: str, in_front: Sequence[str], oddities: list[str]) -> Labels:
     rest = [line for at, line in enumerate(lines) if at > first and at not in of_labels and line.strip()]
     if rest:
         oddities.append(f"what stands behind the name or the success flag stays in record.txt alone: {one_line(rest[0], 80)!r}")
-    return Labels(name.value or None if name else None, success.flag if success else None, "\n".join(lines[:first]))
+    return Labels(name.value if name and name.value else None, success.flag if success else None, "\n".join(lines[:first]))
 
 
 def split_off(lines: Sequence[str]) -> tuple[list[str], list[str]]:

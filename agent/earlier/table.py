@@ -16,7 +16,6 @@ _ABSENT = ("", "...", "none", "-", "--", "nan", "n/a", "na")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
-
 @dataclass(frozen=True)
 class Line:
     """One row of the table; a value is its text as printed, absent where it is missing or NaN."""

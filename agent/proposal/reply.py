@@ -10,7 +10,7 @@ from ..names import BadName, check_name
 from ..records import COLUMNS
 from ..text import one_line, printable
 from .edits import AnyEdit, ReplyError
-from .scan import find_edits
+from .scan import FENCE, find_edits
 
 __all__ = ["MOST_BYTES", "Proposal", "ReplyError", "parse"]
 
@@ -35,7 +35,6 @@ _EXPECTED = re.compile(
 )
 _HEADING = re.compile(r"(#{1,6})\s+(\S.*)")
 _WRAPPERS = {"markdown", "md", "text", "txt", ""}
-_FENCE = re.compile(r"(`{3,}|~{3,})\s*([\w.+-]*)")
 _NOTHING = ("none", "unknown", "n/a", "-")
 _FORMAT = "begin with '# Title', then 'Name: slug', 'Mechanism: class', 'Prediction: Compress +0.01, ...'"
 
@@ -100,13 +99,13 @@ def _without_thoughts(text: str) -> str:
 def _unwrapped(text: str) -> str:
     """Without a fence around the whole proposal, and what is said around that: the name stands in it, outside of other fences."""
     lines = text.split("\n")
-    fences = [(at, match) for at, line in enumerate(lines) if (match := _FENCE.fullmatch(line.strip()))]
+    fences = [(at, match) for at, line in enumerate(lines) if (match := FENCE.fullmatch(line.strip()))]
     if len(fences) < 2 or len(fences) % 2:
         return text
     (first, opens), (last, closes) = fences[0], fences[-1]
     within = lines[first + 1 : fences[1][0]]
     named = not any(_label(line)[0] == "name" for line in lines[:first]) and any(_label(line)[0] == "name" for line in within)
-    wrapped = opens[2].lower() in _WRAPPERS and closes[1].startswith(opens[1]) and not closes[2]
+    wrapped = opens[2].strip().lower() in _WRAPPERS and closes[1].startswith(opens[1]) and not closes[2]
     return "\n".join(lines[first + 1 : last]) if wrapped and named else text
 
 

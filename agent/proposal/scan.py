@@ -18,7 +18,7 @@ from .edits import (
 
 MOST_BLOCKS = 100
 
-_FENCE = re.compile(r"(`{3,}(?!.*`)|~{3,})(.*)")
+FENCE = re.compile(r"(`{3,}(?!.*`)|~{3,})(.*)")
 _SEARCH = re.compile(r"(<{5,9})\s*SEARCH\b\s*(.*)")
 _MARKER = re.compile(r"<{7}(?!<)")
 _REPLACE = re.compile(r"(>{5,9})\s*REPLACE\b")
@@ -56,7 +56,7 @@ class _Scan:
             if search := _search(line):
                 self._name_from_prose()
                 self._block(self.lines, search, 0)
-            elif fence := _FENCE.match(line):
+            elif fence := FENCE.match(line):
                 self._fence(fence)
             elif _starts_diff(self.lines, self.at):
                 self._raw_diff()
@@ -219,7 +219,7 @@ def _starts_diff(lines: Sequence[str], at: int) -> bool:
 
 def _without_fence(lines: list[str]) -> list[str]:
     """Without a fence that wraps one half of a block."""
-    if len(lines) >= 2 and _FENCE.match(lines[0].strip()) and lines[-1].strip() in {"```", "~~~", "````"}:
+    if len(lines) >= 2 and FENCE.match(lines[0].strip()) and lines[-1].strip() in {"```", "~~~", "````"}:
         return lines[1:-1]
     return lines
 
