@@ -73,7 +73,7 @@ def _serve(header: dict[str, Any], tensors: dict[str, Tensor], operator: Loaded,
 
     def compile_operator() -> None:
         send({"event": "compiling"}, {})
-        send({"event": "note", "message": group.compile(_library(operator))}, {})
+        send({"event": "note", "message": group.compile(_library(operator, protocol.chunk_size))}, {})
 
     may = header["compile"] and operator.device.type == "cuda" and operator.form == "naive"
     trained = train_group(
@@ -94,8 +94,8 @@ def _begun(facts: dict[str, Any] | None, state: dict[str, Tensor]) -> Checkpoint
 
 
 @functools.cache
-def _library(operator: Loaded) -> "Library":
-    """Where a naive operator's compiled kernels are kept, from setting to setting."""
+def _library(operator: Loaded, chunk_size: int) -> "Library":
+    """Where a naive operator is kept compiled, for one chunk size, from setting to setting."""
     from evaluator.fusion.library import Library
 
     return Library()

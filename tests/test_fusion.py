@@ -250,3 +250,18 @@ def test_finer_products_are_tried_where_rounding_weighs_much(monkeypatch, exact_
     else:
         assert faster._as_exact(rule, inputs, Library()) is rule
     assert tried == ["tf32", "tf32x3"][: 1 if used == "tf32" else 2]
+
+
+def test_an_operator_is_traced_once_for_settings_of_equal_shapes():
+    rule, library, calls = operator_of(load("delta_net")), Library(), []
+
+    def counted(inputs):
+        calls.append(inputs["q"].shape)
+        return rule(inputs)
+
+    compiled = faster._as_exact(counted, sample(load("delta_net"), 33), library)
+    traced = len(calls)
+    assert faster._as_exact(counted, sample(load("delta_net"), 33, seed=1), library) is compiled
+    assert len(calls) - traced == 4 < traced  # the eager results which compiled ones are held to
+    faster._as_exact(counted, sample(load("delta_net"), 40), library)
+    assert len(calls) - traced > 8  # other shapes are traced anew

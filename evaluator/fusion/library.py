@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from evaluator.fusion.emit import Kernel
+from evaluator.model import Operator
 
 THREADS = min(8, os.cpu_count() or 1)  # compile side by side; the compiler lets go of Python's lock
 SPILLS = 32  # registers; a kernel that lacks more of them gets twice the warps, as measured on an H100
@@ -26,6 +27,7 @@ class Library:
     def __init__(self) -> None:
         self.folder = tempfile.TemporaryDirectory(prefix="fusion-")
         self.kernels: dict[str, Any] = {}
+        self.operators: dict[str, Operator] = {}  # by `products`: traced once for settings of equal shapes
         self.warps: dict[str, int] = {}
         self.deadline = math.inf  # on time.monotonic()
         self.products = "tf32"  # of float32, where the process allows it: tf32, or tf32x3, which is nearly float32
