@@ -114,11 +114,34 @@ def _kept_for_backward(operator: Loaded, given: Tensors, chunk_size: int) -> int
 
     for x in given.values():
         x.requires_grad_(x.is_floating_point())
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        o = call(operator.delta_rule, _with_history(given), chunk_size)
+    with torch.enable_grad():
+        try:
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+                o = call(operator.delta_rule, _with_history(given), chunk_size)
+        except RuntimeError as error:
+            if "saved tensor hooks" not in str(error):  # torch.func has none
+                raise
+            o = call(operator.delta_rule, _with_history(given), chunk_size)
+            for x in _saved(o):
+                keep(x)
     kept = sum(x.untyped_storage().nbytes() for x in storages.values())
     del o
     return kept
+
+
+def _saved(o: Tensor) -> Iterator[Tensor]:
+    """What the graph behind a tensor holds, where nobody was asked while it was made."""
+    nodes, seen = [o.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        nodes += [before for before, _ in node.next_functions]
+        for name in dir(node):
+            if name == "saved_tensors" or name.startswith("_saved_"):
+                found = getattr(node, name)
+                yield from (x for x in (found if isinstance(found, tuple) else [found]) if isinstance(x, Tensor))
 
 
 def train(header: wire.Header, tensors: Tensors, operator: Loaded, send: Send) -> None:

@@ -247,7 +247,7 @@ def _mixer(
     inputs = ops.mixer_inputs(ops.linear(x, w["mixer.in"]), w["mixer.conv"], arch.num_heads, arch.projections)
     gate = inputs.pop(layers.OUTPUT_GATE, None)
     for name, shape in arch.parameters.items():
-        inputs[name] = w[f"mixer.parameters.{name}"][:, None].expand(R, B, *shape).reshape(R * B, *shape)
+        inputs[name] = w[f"mixer.parameters.{name}"][:, None].expand(R, B, *shape).reshape(R * B, *shape).contiguous()
     o = operator(inputs)
     if last_only:
         o, gate = o[:, :, -1:], None if gate is None else gate[:, :, -1:].contiguous()

@@ -205,6 +205,18 @@ def test_a_recurrent_state_can_hide_nothing(pair):
     assert "holds a function, not tensors" in asked(BY_GATE["recurrence"], pair, {"naive": text})
 
 
+@pytest.mark.parametrize(("kept", "found"), [("[..., -64:]", None), ("", "it must stop growing")])
+def test_a_recurrent_state_may_fill_a_window_and_no_more(pair, kept, found):
+    source = (
+        "import torch\n\n\ndef delta_rule(q, k, v, beta, *, chunk_size):\n    return beta[..., None] * v\n\n\n"
+        "def recurrence(q_t, k_t, v_t, beta_t, state):\n"
+        "    past = v_t[..., None] if state is None else torch.cat((state, v_t[..., None]), -1)\n"
+        f"    return beta_t[..., None] * v_t, past{kept}\n"
+    )
+    told = asked(BY_GATE["recurrence"], pair, {"naive": source})
+    assert told == found if found is None else found in told
+
+
 def test_the_same_verdict_with_every_seed(pair):
     naive = read_sources(ROOT / "variants" / "delta_net")
     tiny = read_sources(ATTACKS / "op" / "chunk_end_peeks.py")
@@ -273,6 +285,8 @@ READ = {
     "a pattern that reads a dunder": (
         "def f(x):\n    match x:\n        case object(__class__=c):\n            return c\n", "__class__",
     ),
+    "another's gradient": ("def f(x):\n    return x.grad\n", "torch.autograd.grad gives those of values computed here"),
+    "a transform with a state": ("def f(x):\n    return torch.func.functional_call(x, {}, ())\n", "torch.func.functional_call"),
     "a generator's frame": ("def f(x):\n    return (i for i in x).gi_frame\n", "gi_frame"),
     "a traceback": (
         "def f(x):\n    try:\n        x()\n    except ValueError as e:\n        return e.__traceback__\n", "__traceback__",
@@ -372,6 +386,12 @@ def test_the_reading_rejects(name):
 @pytest.mark.parametrize("path", sorted((ROOT / "variants").glob("*")), ids=lambda p: p.name)
 def test_the_reading_passes_every_stored_variant(path):
     assert source.read(read_sources(path)) == []
+
+
+def test_inner_gradients_and_named_tuples_are_readable():
+    lines = ["    g = torch.func.vmap(torch.func.grad(torch.sum))(q)", "    q = (g,)[0]._replace(q=q) if T else q"]
+    text = "from torch.func import grad, vmap\n" + HEAD + BODY.replace("    return", "\n".join([*lines, "    return"])).replace("if T", "if chunk_size")
+    assert source.read({"naive": text}) == []
 
 
 def test_a_text_that_names_what_it_is_filled_with_is_readable():

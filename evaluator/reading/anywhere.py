@@ -18,6 +18,7 @@ from evaluator.reading.vocabulary import (
     DRAWS_IN_PLACE,
     MODULES,
     NOT_IN_KERNELS,
+    OF_NAMED_TUPLES,
     OTHERS,
     TORCH_CLASSES,
     TORCH_PREFIXES,
@@ -109,7 +110,8 @@ class Anywhere:
             if node.attr in ("format", "format_map") and not _plain_format(node.value):
                 yield node.lineno, f"{node.attr}, whose text can name attributes; write an f-string"
             drawn = node.attr in DRAWS_IN_PLACE and id(node) in self.names.drawing
-            if node.attr.startswith("_") or (node.attr in DENIED and not drawn):
+            private = node.attr.startswith("_") and node.attr not in OF_NAMED_TUPLES
+            if private or (node.attr in DENIED and not drawn):
                 yield node.lineno, no_attribute(node.attr)
             return
         module, _, name = dotted.rpartition(".")
@@ -125,7 +127,7 @@ class Anywhere:
     def _refused(self, module: str, name: str, node: ast.AST) -> str | None:
         """Why MODULE.NAME may not be used, None if it may."""
         where = f"{module}.{name}"
-        if where == "torch.autograd.grad":  # of values that the operator computed itself
+        if where in ("torch.autograd.grad", "torch.func.grad"):  # of values that the operator computed itself
             return None
         if where == "torch.Generator" and id(node) in self.names.types:  # the one that parameters() is given
             return None

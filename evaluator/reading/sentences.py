@@ -18,4 +18,6 @@ def no_import(name: str) -> str:
 
 def no_attribute(name: str) -> str:
     """That an attribute may not be used."""
+    if name.rpartition(".")[2] in ("grad", "backward"):
+        return f"{name}, which may lead to gradients that are not the operator's; torch.autograd.grad gives those of values computed here"
     return f"{name}, which reaches beyond values of tensors; compute from q, k, v, beta and what is declared alone"

@@ -2,7 +2,7 @@
 
 MODULES = {
     "torch", "torch.nn", "torch.nn.functional", "torch.linalg", "torch.special", "torch.fft", "torch.autograd",
-    "torch.autograd.function", "math", "einops", "triton", "triton.language", "triton.language.extra",
+    "torch.autograd.function", "torch.func", "math", "einops", "triton", "triton.language", "triton.language.extra",
     "triton.language.extra.libdevice", "triton.language.math", "typing", "collections.abc", "functools", "itertools", "__future__",
 }  # fmt: skip
 BUILTINS = {
@@ -37,6 +37,8 @@ DENIED = {
     "load", "save", "compile", "record_stream", "pin_memory", "cuda", "use_deterministic_algorithms", "import_ir_module",
     "init_num_threads", "wait", "fork", "new", "const_data_ptr", "module_load", "from_buffer",
 }  # fmt: skip
+OF_NAMED_TUPLES = {"_make", "_replace", "_asdict", "_fields"}
+"""Public, underscore or not."""
 PURE = {
     "float", "int", "complex", "frozenset", "tuple", "torch.finfo", "torch.iinfo", "torch.device",
     "triton.language.constexpr", "triton.next_power_of_2", "triton.cdiv", "typing.NamedTuple", "typing.NewType",
@@ -57,6 +59,7 @@ OTHERS = {
     "triton": {"jit", "autotune", "heuristics", "Config", "cdiv", "next_power_of_2"},
     "einops": {"rearrange", "reduce", "repeat", "einsum", "pack", "unpack"},
     "torch.autograd.function": {"once_differentiable", "Function"},
+    "torch.func": {"grad", "grad_and_value", "vjp", "jvp", "vmap", "jacrev", "jacfwd", "hessian"},
     "functools": {"partial", "reduce"},  # none that remembers
     "itertools": {"accumulate", "chain", "combinations", "islice", "pairwise", "product", "repeat", "starmap", "zip_longest"},
     "__future__": {"annotations"},
