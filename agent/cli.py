@@ -183,7 +183,9 @@ def replay(
         print_json(done.as_json())
     else:
         print_replay(done)
-    raise typer.Exit(0 if done.agrees else 1)
+    if done.unrecorded:
+        typer.echo(f"agent: {printable(done.unrecorded)}", err=True)
+    raise typer.Exit(3 if done.unrecorded else 0 if done.agrees else 1)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from .history import Entry, Past
 from .records import COLUMNS, Evaluation, ProtocolInfo, Score, Versus, mean_score
@@ -97,6 +98,21 @@ def beside(past: Past, name: str | None, parent: str | None, evaluation: Evaluat
         if best and _common(best, evaluation):
             return best
     return None
+
+
+def stood_beside(entry: Entry, past: Past) -> Entry | None:
+    """What the scores of an entry stand beside: of what was there when it ended, else of what came after."""
+    if not entry.evaluation:
+        return None
+    ended = {other.id: (_ended(other), number) for number, other in enumerate(past.entries)}
+    then = _ended(entry), ended[entry.id][1]
+    before = Past(tuple(other for other in past.entries if ended[other.id] < then), past.problems)
+    found = (beside(known, entry.name, entry.about.parent, entry.evaluation) for known in (before, past))
+    return next(filter(None, found), None)
+
+
+def _ended(entry: Entry) -> datetime:
+    return entry.attempt.finished.replace(tzinfo=None) if entry.attempt else datetime.max
 
 
 def _common(entry: Entry, evaluation: Evaluation) -> int:

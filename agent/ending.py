@@ -53,7 +53,8 @@ class Sentences(TyperGroup):
                 _print_error(error.format_message())
             raise  # typer tells how the command is used, and ends with 2
         except KeyboardInterrupt:
-            later = "; the next run takes up what was under way" if command in ("run", "score") else ""
+            later = "; the next run takes up what was under way, where its reply had come" if command == "run" else ""
+            later = "; the next one takes up what was under way" if command == "score" else later
             _end(f"stopped{later}", STATUS, wants_json)
         except OSError as error:
             if error.errno not in _OF_THE_MACHINE:

@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, TypedDict
 
-from .files import append_line
+from .files import append_line, read_text
 from .records import now
+
+_LONGEST = 256 << 20  # bytes of a record that are counted
 
 
 class Message(TypedDict):
@@ -35,7 +37,14 @@ class LLMError(Exception):
 
 
 class NoText(LLMError):
-    """The server answered and its model said nothing to use: it refused, called a tool, or ran out of tokens."""
+    """The server answered and its model said nothing to use: it refused, called a tool, or ran out of tokens.
+
+    What it said and cost all the same is `answer`, where that is known.
+    """
+
+    def __init__(self, sentence: str, answer: Answer | None = None) -> None:
+        super().__init__(sentence)
+        self.answer = answer
 
 
 Model = Callable[[Sequence[Message]], Answer]
@@ -48,7 +57,7 @@ def ask(model: Model, messages: Sequence[Message], record: Path) -> str:
     try:
         answer = model(messages)
     except LLMError as error:
-        _append(record, messages, None, str(error), begun)
+        _append(record, messages, error.answer if isinstance(error, NoText) else None, str(error), begun)
         raise
     _append(record, messages, answer, None, begun)
     return answer.text
@@ -68,10 +77,10 @@ def _append(
     append_line(record, json.dumps(line))
 
 
-def totals(record: str) -> dict[str, float]:
-    """Exchanges, tokens and cost in the text of an llm.jsonl; a line that a kill tore is left out."""
+def totals(record: Path) -> dict[str, float]:
+    """Exchanges, tokens and cost in an llm.jsonl; a line that a kill tore is left out."""
     sums = {"exchanges": 0.0, "input_tokens": 0.0, "output_tokens": 0.0, "cost": 0.0}
-    for line in record.splitlines():
+    for line in (read_text(record, _LONGEST) or "").split("\n"):
         try:
             exchange = json.loads(line)
         except (ValueError, RecursionError):

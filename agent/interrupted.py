@@ -34,8 +34,10 @@ def lost(entry: Entry) -> str | None:
 
 
 def stored_reply(entry: Entry) -> str | None:
-    """What its proposer answered last."""
-    return entry.prose("proposal.md")
+    """What its proposer answered last; a person may have written it when nobody waited any more."""
+    answers = sorted(entry.folder.glob("answer*.md"), key=lambda path: (len(path.name), path.name), reverse=True)
+    texts = (entry.prose(path.name) or "" for path in answers)
+    return next((text for text in texts if text.strip()), None) or entry.prose("proposal.md")
 
 
 def passed(entry: Entry) -> bool:
@@ -99,11 +101,12 @@ def _some(ids: Sequence[str]) -> str:
 
 
 def put_back_orphans(root: Path, past: Past, passed_over: Iterable[Entry]) -> None:
-    """A variant that was stored by an attempt that is passed over goes back into its folder."""
+    """A variant that was stored by an attempt that is passed over goes back into its folder; not one that was edited since."""
     owned = {entry.name for entry in past.entries if entry.status == "scored"}
     for entry in passed_over:
         name = proposed_name(entry)
-        if name and name not in owned and passed(entry) and not (entry.folder / "variant").exists():
+        stored = name and name not in owned and passed(entry) and not (entry.folder / "variant").exists()
+        if name and stored and is_as_checked(entry, root):
             variants.withdraw(root, entry.folder, name)
 
 

@@ -251,7 +251,7 @@ def _mean(row: Row) -> str:
 
 
 def csv_table(shown: Iterable[Row], protocol: str | None) -> tuple[str, list[str]]:
-    """The results table of one fingerprint, the latest score of each variant; and what it leaves out."""
+    """The results table of one fingerprint, the latest score of each variant, a whole one if any is; and what it leaves out."""
     shown = list(shown)
     measured = [row for row in shown if row.fingerprint and row.kind == "attempt"]
     wanted = [row for row in measured if protocol in (None, row.protocol)]
@@ -266,4 +266,5 @@ def csv_table(shown: Iterable[Row], protocol: str | None) -> tuple[str, list[str
         else []
     )
     latest = {row.name or "": row.scores for row in one}
+    latest |= {row.name or "": row.scores for row in one if not row.settings}  # a partial one that came later hides no whole one
     return results_csv((name, scores) for name, scores in latest.items()), notes

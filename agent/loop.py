@@ -24,11 +24,14 @@ _GIVE_UP_AFTER = 3  # attempts in a row to which no model answered
 
 
 class Unanswered(Failed):
-    """No text came from the model."""
+    """No text came from the model; where an earlier one was refused in this attempt, that is what it failed of."""
 
-    def __init__(self, error: LLMError) -> None:
-        super().__init__("reply-failed", str(error))
-        self.fatal = error.fatal
+    def __init__(self, error: LLMError, told: Failed | None = None) -> None:
+        if told:
+            super().__init__(told.status, f"{told.reason} (the try after it: {error})", told.name)
+        else:
+            super().__init__("reply-failed", str(error))
+        self.sentence, self.fatal = str(error), error.fatal
 
 
 Ended = tuple[Entry, Unanswered | None]
@@ -39,6 +42,7 @@ def run(job: Job, iterations: int) -> Generator[Entry, None, None]:
     if not variants.names(job.root):  # a folder that is no project is told, and left as it was
         variants.sources(variants.folder_of(job.root, BASELINE))
     with history.writing(job.root):
+        variants.require_one_file_system(job.root)
         tidy(job.root, job.repo, job.reporter.say)
         yield from _finish_interrupted(job)
         past = history.read(job.root)
@@ -108,8 +112,9 @@ def _go_on(job: Job, begun: Entry) -> Ended:
         except BadInput as error:  # what was measured or answered then is not mixed with what is there now
             put_back_orphans(job.root, history.read(job.root), [begun])
             return seal(job, opened, checked_name(begun), Failed("interrupted", str(error))), None
-        earlier = totals(begun.prose("llm.jsonl") or "")["exchanges"] - 1
-        return _pursue(job, opened, brief, stored_reply(begun), job.tries - max(0, int(earlier)))
+        reply, earlier = stored_reply(begun), totals(begun.folder / "llm.jsonl")["exchanges"] - 1
+        opened.write("proposal.md", reply or "")
+        return _pursue(job, opened, brief, reply, job.tries - max(0, int(earlier)))
 
 
 def _is_in_place(job: Job, opened: Pass, begun: Entry) -> bool:
@@ -143,9 +148,9 @@ def _in_turn(job: Job, tasks: Iterable[Callable[[Job], Ended]], number: int) -> 
     with closing(as_they_end(job, tasks)) as all_ended:
         for count, (entry, unanswered) in enumerate(all_ended, 1):
             yield entry
-            silent = [*silent, str(unanswered)] if unanswered else []
+            silent = [*silent, unanswered.sentence] if unanswered else []
             if unanswered and unanswered.fatal:
-                raise EnvironmentFault(f"no attempt after this one could do better: {unanswered}")
+                raise EnvironmentFault(f"no attempt after this one could do better: {unanswered.sentence}")
             if len(silent) == _GIVE_UP_AFTER or len(silent) == count == number:
                 raise EnvironmentFault(f"no answer in {len(silent)} attempt(s) in a row: {silent[-1]}")
 
@@ -181,7 +186,10 @@ def _invent(job: Job, opened: Pass, brief: Brief, reply: str | None, tries: int)
             reply = reply or _ask(job, opened, brief, setbacks, tries - len(setbacks))
             return _adopt(job, opened, brief, reply)
         except Failed as failed:
-            if not reply and not isinstance(failed.__cause__, NoText):
+            cause = failed.__cause__
+            if not reply and isinstance(cause, LLMError) and not isinstance(cause, NoText):
+                raise Unanswered(cause, told) from cause
+            if not reply and not isinstance(cause, NoText):
                 raise
             job.reporter.say(f"{opened.id}: {failed.status}: {failed.reason}")
             setbacks.append(Setback(reply or "", failed.reason))

@@ -4,8 +4,9 @@ import hashlib
 import math
 import random
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from . import variants
@@ -77,7 +78,7 @@ def brief(
         variants.sources(variants.folder_of(root, name)),
         protocol.name,
         {column: sigma for column, sigma in protocol.noise.items() if sigma is not None},
-        table(past, protocol),
+        table(past, protocol, (name, BASELINE)),
         reported(lines),
         lessons(past, protocol),
         failures(past),
@@ -164,9 +165,10 @@ def _freshness(parent: Entry, past: Past) -> float:
     return 1 / math.sqrt(1 + len(children) + under_way) / (1 + wasted / 3)
 
 
-def table(past: Past, protocol: ProtocolInfo) -> list[Row]:
-    """The results under this fingerprint, best first, incomplete ones last."""
-    latest = {entry.name: entry for entry in scored(past, protocol.fingerprint)}
+def table(past: Past, protocol: ProtocolInfo, always: Collection[str] = (BASELINE,)) -> list[Row]:
+    """The results under this fingerprint, best first, incomplete ones last; that of `always` also where it is not among the best."""
+    found = sorted(scored(past, protocol.fingerprint), key=lambda entry: entry.mad_score is not None)
+    latest = {entry.name: entry for entry in found}  # a whole row stands for its name, whatever partial one came after it
     rows = [
         Row(
             one_line(entry.name or "", 120),
@@ -179,7 +181,7 @@ def table(past: Past, protocol: ProtocolInfo) -> list[Row]:
         if entry.attempt
     ]
     rows.sort(key=lambda row: -1.0 if row.mad_score is None else row.mad_score, reverse=True)
-    return rows[:_ROWS]
+    return rows[:_ROWS] + [row for row in rows[_ROWS:] if row.name in always]
 
 
 def imported(past: Past) -> dict[str, dict[str, float]]:
@@ -205,13 +207,13 @@ def lessons(past: Past, protocol: ProtocolInfo) -> list[Told]:
 
     Each with the protocol that it was learned under; `smoke` measures no quality, so elsewhere its lessons are left out.
     """
-    found = [
+    found = (
         Told(entry.id, one_line(f"{entry.name} ({entry.evaluation.protocol.name})", 160), entry.lesson)
-        for entry in past.entries[-10 * _LESSONS :]
-        if entry.status == "scored" and entry.lesson and entry.evaluation
-        if protocol.name == "smoke" or entry.evaluation.protocol.name != "smoke"
-    ]
-    return found[-_LESSONS:]
+        for entry in reversed(past.entries)
+        if entry.status == "scored" and entry.about.kind == "attempt" and entry.evaluation
+        if (protocol.name == "smoke" or entry.evaluation.protocol.name != "smoke") and entry.lesson
+    )
+    return list(islice(found, _LESSONS))[::-1]
 
 
 def failures(past: Past) -> list[Told]:

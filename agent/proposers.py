@@ -9,11 +9,12 @@ from typing import Protocol
 
 from . import catalogue, prompts
 from .compare import Comparison
-from .exchange import Answer, LLMError, Message, Model, ask
+from .exchange import Answer, LLMError, Message, Model, NoText, ask
 from .files import read_text, write_whole
 from .insight import measured_insight
 from .policy import Brief, seed_of
 from .proposal.reply import ReplyError, parse
+from .proposal.thoughts import is_unfinished, unwrapped, without_thoughts
 from .text import one_line
 
 _REFUSAL = re.compile(
@@ -59,12 +60,14 @@ class Prompted:
     ask_model: Model
 
     def propose(self, brief: Brief, setbacks: Sequence[Setback], tries_left: int, folder: Path) -> str:
-        return ask(
-            self.ask_model, _conversation(self.root, brief, setbacks, tries_left), folder / "llm.jsonl"
-        )
+        messages = _conversation(self.root, brief, setbacks, tries_left)
+        return without_thoughts(ask(self.ask_model, messages, folder / "llm.jsonl"))
 
     def reflect(self, comparison: Comparison, proposal: str, folder: Path) -> str:
-        said = ask(self.ask_model, prompts.reflect(self.root, comparison, proposal), folder / "llm.jsonl")
+        messages = prompts.reflect(self.root, comparison, proposal)
+        said = unwrapped(without_thoughts(ask(self.ask_model, messages, folder / "llm.jsonl")))
+        if not said.strip() or is_unfinished(said):
+            raise NoText("the model sent its reasoning alone")
         try:
             name = parse(said).name
         except ReplyError:

@@ -2,9 +2,10 @@
 
 import contextlib
 import itertools
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +35,7 @@ class Replay:
     new: Evaluation
     protocol: ProtocolInfo
     only: tuple[Key, ...] = ()
+    unrecorded: str | None = None  # why it could not be kept, where that was asked for
 
     @property
     def changes(self) -> list[str]:
@@ -111,6 +113,7 @@ class Replay:
             "settings": {f"{task}:{name}": pair for (task, name), pair in self.settings.items()},
             "noise": self.protocol.noise,
             "changes": self.changes,
+            "unrecorded": self.unrecorded,
         }
 
 
@@ -154,9 +157,13 @@ def chosen(entry: Entry, names: Sequence[str]) -> tuple[Key, ...]:
 def replay(job: Job, entry: Entry, *, only: tuple[Key, ...] = (), out: Path | None = None, keep: bool) -> Replay:
     """Evaluate again, all or `only` some settings; with `keep`, record it as an entry of kind replay.
 
-    In a folder `out` it goes on where an earlier call was cut off; else in one of its own, which is lost then.
+    In a folder `out` it goes on where an earlier call was cut off; else in one of its own, which is lost then. What was
+    measured and could not be recorded is kept in either, and told.
     """
     recorded = recorded_evaluation(entry)
+    if keep:
+        with history.writing(job.root):
+            pass  # what could not be recorded is told before it is trained
     name = entry.name or recorded.variant.name
     with scored_source(job.root, entry, job.reporter.say) as folder, _folder(job.root, recorded, out) as place:
         for sentence in forecast.sentences(job, entry, recorded, only or tuple(recorded.settings)):
@@ -165,16 +172,13 @@ def replay(job: Job, entry: Entry, *, only: tuple[Key, ...] = (), out: Path | No
         new = _again(job, folder, recorded, only, place)
         done = Replay(entry.id, name, recorded, new, job.protocol, only)
         if keep:
-            with history.writing(job.root):
-                keep_evaluation(
-                    job,
-                    place,
-                    name,
-                    new,
-                    "replay",
-                    entry.id,
-                    entry.about.parent,
-                )
+            try:
+                with history.writing(job.root):
+                    keep_evaluation(job, place, name, new, "replay", entry.id, entry.about.parent)
+            except (EnvironmentFault, OSError) as fault:
+                kept = out or shutil.move(place, f"{place}-measured")
+                how = f"`agent replay {entry.id} --record --out {kept}` records what was measured, without training again"
+                return replace(done, unrecorded=f"not recorded: {fault}; {how}")
         return done
 
 

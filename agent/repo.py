@@ -10,7 +10,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from . import variants
@@ -34,6 +33,7 @@ _QUIET = (
     "-c",
     "advice.detachedHead=false",
 )
+_EVERYONES = ("-c", "core.excludesFile=/dev/null")  # what a user ignores everywhere, *.csv or *.log, was not meant for history/
 _UNDER_WAY = {
     "MERGE_HEAD": "a merge",
     "CHERRY_PICK_HEAD": "a cherry-pick",
@@ -71,7 +71,10 @@ class Repo:
         _expect_idle(self.root)
         staged = _git(self.root, "diff", "--cached", "--name-only", "--relative", "-z", "--", *sources).stdout.split("\0")
         try:
-            _must(self.root, "add", "--", *paths)
+            _must(self.root, *_EVERYONES, "add", "--", paths[0])
+            if sources:
+                _must(self.root, "add", "--", *sources)
+            _require_all_of_it(self.root, entry)
             if _git(self.root, "diff", "--cached", "--quiet", "--", *paths).returncode == 0:
                 return
             commit = ("commit", "--quiet", "--no-verify", "--only", "--message", _message(entry))
@@ -166,6 +169,14 @@ def _source_paths(root: Path, entry: Entry) -> list[str]:
     return [file for file in files if file in tracked or ((root / file).exists() and file not in ignored)]
 
 
+def _require_all_of_it(root: Path, entry: Entry) -> None:
+    """GitError where this checkout ignores a file without which a clone could not read the entry."""
+    files = [f"history/{entry.id}/{name}" for name in ("attempt.json", "evaluation.json", "runs.csv", "results.csv")]
+    ignored = _git(root, *_EVERYONES, "check-ignore", "--", *files).stdout.splitlines()
+    if left_out := [file for file in ignored if (root / file).exists()]:
+        raise GitError(f"{left_out[0]} is ignored by this checkout, and a clone could not read the entry without it")
+
+
 def committed_source(root: Path, name: str, digest: str) -> tuple[str, dict[str, str]] | None:
     """The latest commit in which variants/NAME is the source with that digest, and its files; None where there is none, or no git."""
     try:
@@ -199,8 +210,14 @@ def scored_source(root: Path, entry: Entry, say: Callable[[str], None]) -> Itera
 
 
 def _source_in(root: Path, commit: str, name: str) -> dict[str, str]:
-    shown = {form: _git(root, "show", f"{commit}:./variants/{name}/{form}") for form in variants.FORMS}
-    return {form: done.stdout for form, done in shown.items() if done.returncode == 0}
+    files = {form: f"{commit}:./variants/{name}/{form}" for form in variants.FORMS}
+    return {form: text for form, file in files.items() if (text := _text_of(root, file)) is not None}
+
+
+def _text_of(root: Path, file: str) -> str | None:
+    """A committed file as it stands there, line ends too; None where there is none."""
+    done = _run(root, "cat-file", "blob", file)
+    return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else None
 
 
 def _message(entry: Entry) -> str:
@@ -233,20 +250,23 @@ def _must(root: Path, *arguments: str) -> str:
 
 
 def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    done = _run(root, *arguments)
+    said, told = (text.decode("utf-8", "replace").replace("\r\n", "\n") for text in (done.stdout, done.stderr))
+    return subprocess.CompletedProcess(done.args, done.returncode, said, told)
+
+
+def _run(root: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     """Run git in a session of its own: it finishes what it began, and leaves no lock, if we are killed."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     environment |= {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", "GIT_EDITOR": "true"}
     try:
         return aside(
-            partial(
-                subprocess.run,
+            lambda: subprocess.run(
                 ["git", *_QUIET, *arguments],
                 cwd=root,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
-                encoding="utf-8",
-                errors="replace",
                 timeout=120,
                 start_new_session=True,
             )

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from . import variants
-from .compare import bar, beside, mean_bar, minus, settings_beside
+from .compare import bar, mean_bar, minus, settings_beside, stood_beside
 from .errors import BadInput
 from .exchange import totals
 from .history import Entry, Past, read_check
@@ -39,14 +39,14 @@ def as_json(entry: Entry, past: Past) -> dict[str, Any]:
         "check": report.model_dump(mode="json") if report else None,
         "evaluation": entry.evaluation.model_dump(mode="json") if entry.evaluation else None,
         "compared": _compared(entry, past),
-        "exchanges": totals(entry.prose("llm.jsonl") or ""),
+        "exchanges": totals(entry.folder / "llm.jsonl"),
         "imported": [{"name": name, "scores": scores} for name, scores in (imported_lines(entry) if entry.is_imported else [])],
     }
 
 
 def _compared(entry: Entry, past: Past) -> dict[str, Any] | None:
     """What its scores stand beside, and by how much each is above it."""
-    other = _other(entry, past) if entry.scores else None
+    other = stood_beside(entry, past) if entry.scores else None
     if other is None or other.evaluation is None or entry.evaluation is None:
         return None
     old, new = other.evaluation.settings, entry.evaluation.settings
@@ -144,7 +144,7 @@ def _known(entry: Entry, root: Path) -> Iterator[tuple[str, str | None]]:
         yield "devices" if len(evaluation.devices) > 1 else "device", ", ".join(evaluation.devices)
     else:
         yield "protocol", about.protocol
-    spent = totals(entry.prose("llm.jsonl") or "")
+    spent = totals(entry.folder / "llm.jsonl")
     if spent["exchanges"]:
         yield (
             "model",
@@ -174,16 +174,10 @@ def proposal_of(entry: Entry) -> Proposal | None:
         return None
 
 
-def _other(entry: Entry, past: Past) -> Entry | None:
-    """The entry that its scores stand beside."""
-    parent = entry.about.parent
-    return beside(past, entry.name, parent, entry.evaluation) if entry.evaluation else None
-
-
 def measured(entry: Entry, past: Past) -> Iterator[RenderableType]:
     """The scores beside the parent's or the baseline's, and of a row that is not whole the settings that are done."""
     parent = entry.about.parent
-    before = _other(entry, past)
+    before = stood_beside(entry, past)
     title = "parent" if before is None or before.name == parent else one_line(before.name or "", 40)
     yield _scores(entry, before, title)
     if entry.evaluation and entry.evaluation.status != "scored":

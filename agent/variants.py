@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from .errors import BadInput
+from .errors import BadInput, EnvironmentFault
 from .files import read_bounded, sync_folder, write_whole
 from .text import one_line
 
@@ -90,6 +90,16 @@ def draft(entry: Path, files: dict[str, str]) -> Path:
     for name, text in files.items():
         write_whole(folder / name, text)
     return folder
+
+
+def require_one_file_system(root: Path) -> None:
+    """EnvironmentFault where no variant could be moved in one step from its attempt's folder to variants/."""
+    history, stored = root / "history", root / "variants"
+    if history.stat().st_dev != stored.stat().st_dev:
+        raise EnvironmentFault(
+            f"{history.resolve()} and {stored.resolve()} lie on two file systems, between which no variant can be moved in "
+            "one step: keep both on one, as with the whole project there"
+        )
 
 
 def publish(root: Path, entry: Path, name: str) -> Path:

@@ -412,6 +412,22 @@ def test_replay_says_whether_it_is_the_same(scored: Path) -> None:
     assert "variants/delta_net is no longer the source that 0000 scored, and no commit here holds that one" in done.stderr
 
 
+def test_a_replay_that_cannot_be_recorded_is_told_before_it_trains_or_kept(scored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with history.writing(scored):
+        done = agent(scored, "replay", "0000", "--record")
+    assert (done.exit_code, "is writing to" in done.stderr, "smoke" in done.stdout) == (3, True, False)
+    with monkeypatch.context() as patched:
+        patched.setattr("agent.replay.keep_evaluation", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        done = agent(scored, "replay", "0000", "--record", "--json")
+    found = document(done)
+    assert (done.exit_code, found["verdict"]) == (3, "same")  # type: ignore[index]
+    place = done.stderr.rpartition("--out ")[2].partition("`")[0]
+    assert f"--out {place}` records what was measured" in found["unrecorded"]  # type: ignore[index]
+    assert agent(scored, "replay", "0000", "--record", "--out", place).exit_code == 0
+    assert [row["kind"] for row in document(agent(scored, "list", "--json"))] == ["attempt", "replay"]  # type: ignore[attr-defined]
+    shutil.rmtree(place)
+
+
 def test_a_replay_has_a_folder_of_its_own(scored: Path, tmp_path: Path) -> None:
     entry, copy = scored / "history" / "0000", tmp_path / "copy"
     shutil.copytree(entry, copy)

@@ -105,7 +105,10 @@ def test_a_server_that_does_not_answer_the_next_try_ends_the_run(root: Path, mak
     (root / "mended").touch()
     with pytest.raises(EnvironmentFault, match="status 401"):
         list(loop.run(make_job([LLMError("status 401", fatal=True)]), 0))
-    assert history.read(root).entries[-1].status == "reply-failed"
+    entry = history.read(root).entries[-1]
+    assert entry.status == "check-failed"  # what the text failed of, and what became of the next try
+    assert entry.attempt
+    assert "(the try after it: status 401)" in (entry.attempt.error or "")
 
 
 def test_a_name_that_was_taken_meanwhile_is_asked_for_anew(root: Path, make_job: MakeJob) -> None:
@@ -249,3 +252,22 @@ def test_an_answer_of_an_earlier_try_is_not_read_again(root: Path, make_job: Mak
         assert job.proposer
         assert job.proposer.propose(brief, [], 1, entry.folder) == "a new answer"
     assert brief
+
+
+def test_an_answer_that_was_written_after_the_run_had_ended_is_taken_up(root: Path, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    manual = Manual(root, print)
+    monkeypatch.setattr("agent.proposers._await", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+    entry = killed(make_job(manual), KeyboardInterrupt)
+    (entry.folder / "answer.md").write_text(reply("mine"))
+    (again,) = loop.run(make_job(manual), 0)
+    assert (again.id, again.name, again.status, again.prose("proposal.md")) == (entry.id, "mine", "scored", reply("mine"))
+
+
+def test_a_variant_that_was_edited_stays_where_it_is(root: Path, make_job: MakeJob, said: Said) -> None:
+    killed(make_job([reply("child", mark="environment")]))
+    mine = root / "variants" / "child" / "naive.py"
+    mine.write_text(BASELINE + "# mine\n")
+    (root / "mended").touch()
+    list(loop.run(make_job([reply("other")], seed=7), 1))
+    assert mine.read_text() == BASELINE + "# mine\n"
+    assert "once its source is again what passed its gates, `agent run" in said()

@@ -127,6 +127,16 @@ def test_a_model_that_says_nothing_is_told_from_a_server_that_fails(httpserver: 
     assert type(caught.value) is kind
 
 
+def test_what_a_useless_answer_said_and_cost_is_kept(httpserver: HTTPServer, tmp_path: Path) -> None:
+    httpserver.expect_request(PATH).respond_with_json(completion("# Cut", finish_reason="length"))
+    record = tmp_path / "llm.jsonl"
+    for _ in range(3):
+        with pytest.raises(NoText, match="cut off"):
+            ask(model(httpserver), [{"role": "user", "content": "x" * 600_000}], record)
+    assert json.loads(record.read_text().splitlines()[0])["text"] == "# Cut"
+    assert totals(record) == {"exchanges": 3, "input_tokens": 3000, "output_tokens": 600, "cost": 0}
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -234,7 +244,7 @@ def test_the_key_is_in_no_answer_and_no_record(httpserver: HTTPServer, tmp_path:
     assert ask(model(httpserver), MESSAGES, record) == "your key is [key removed]"  # type: ignore[arg-type]
     assert KEY not in record.read_text()
     record.write_text(record.read_text() + '{"torn')
-    assert totals(record.read_text()) == {"exchanges": 1, "input_tokens": 1000, "output_tokens": 200, "cost": 0}
+    assert totals(record) == {"exchanges": 1, "input_tokens": 1000, "output_tokens": 200, "cost": 0}
 
 
 @pytest.fixture

@@ -3,18 +3,23 @@
 import csv
 import json
 import random
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from conftest import BASELINE, MakeJob, Script, reply, store
 
 from agent import history, loop, policy, trial
+from agent import replay as replaying
+from agent.compare import stood_beside
 from agent.earlier.importer import import_files
 from agent.errors import EnvironmentFault
 from agent.exchange import Answer, LLMError, NoText
 from agent.history import Entry
+from agent.listing import csv_table, rows
 from agent.records import COLUMNS
 
 
@@ -303,3 +308,100 @@ def test_scores_of_another_protocol_do_not_count(root: Path, make_job: MakeJob) 
     loop.score_stored(fast, "delta_net")
     assert policy.parents(root, history.read(root), job.protocol) == []
     assert [entry.name for entry in loop.run(job, 0)] == ["delta_net"]
+
+
+def test_thoughts_are_no_part_of_a_proposal_or_an_insight(root: Path, make_job: MakeJob) -> None:
+    class Thinking(Script):
+        def __call__(self, messages):  # type: ignore[no-untyped-def]
+            answer = super().__call__(messages)
+            if "Write the insight" in messages[-1]["content"]:
+                self.asked.append(list(messages))
+                return replace(answer, text="<think>\nOkay.\n</think>\n\n```markdown\n# Bounding helps.\n\nMore.\n```\n")
+            return answer
+
+    script = Thinking(["<think>\n" + "so long " * 4000 + "\n</think>\n" + reply("child")])
+    (_, entry) = loop.run(make_job(_prompted(root, script)), 1)
+    assert entry.prose("proposal.md") == "\n" + reply("child")
+    assert "Name: child" in script.asked[-1][-1]["content"]
+    assert (entry.prose("insight.md"), entry.lesson) == ("# Bounding helps.\n\nMore.", "Bounding helps.")
+    first, second = (json.loads(line)["text"] for line in (entry.prose("llm.jsonl") or "").splitlines())
+    assert first.startswith("<think>")  # what was said stands in the record
+    assert second.startswith("<think>")
+
+
+def test_an_insight_of_thoughts_alone_is_none(root: Path, make_job: MakeJob) -> None:
+    class Thinking(Script):
+        def __call__(self, messages):  # type: ignore[no-untyped-def]
+            answer = super().__call__(messages)
+            return replace(answer, text="<think>\nOkay.") if "Write the insight" in messages[-1]["content"] else answer
+
+    (_, entry) = loop.run(make_job(_prompted(root, Thinking([reply("child")]))), 1)
+    assert "the model that was asked wrote none" in (entry.prose("insight.md") or "")
+
+
+def test_what_the_gates_said_outlives_a_server_that_fails_after_it(root: Path, make_job: MakeJob) -> None:
+    with pytest.raises(EnvironmentFault, match="the context is too long"):
+        list(loop.run(make_job([reply("one", mark="reject"), LLMError("the context is too long")]), 1))
+    entry = history.read(root).entries[-1]
+    assert (entry.name, entry.status) == ("one", "check-failed")
+    (told,) = policy.failures(history.read(root))
+    assert (told.name, "(the try after it: the context is too long)" in told.text) == ("one", True)
+
+
+def test_a_partial_row_that_came_later_hides_no_whole_one(root: Path, make_job: MakeJob) -> None:
+    list(loop.run(make_job(), 0))
+    (whole,) = policy.table(history.read(root), make_job().protocol)
+    naive = root / "variants" / "delta_net" / "naive.py"
+    naive.write_text(BASELINE + "# stub: partial\n")
+    entry = loop.score_stored(make_job(), "delta_net")
+    assert entry.mad_score is None
+    past = history.read(root)
+    assert policy.table(past, make_job().protocol) == [whole]
+    table, _ = csv_table(rows(past), "smoke")
+    assert len(table.splitlines()[1].split(",")[-1]) > 0
+
+
+def test_a_brief_holds_the_row_of_its_parent_and_of_the_baseline(root: Path, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop.score_stored(make_job(), "delta_net")
+    for name, score in (("middle", 0.8), ("high", 0.9)):
+        store(root, name, BASELINE + f"# stub: score={score}\n")
+        loop.score_stored(make_job(), name)
+    monkeypatch.setattr(policy, "_ROWS", 1)
+    past, job = history.read(root), make_job()
+    briefs = [policy.brief(root, past, job.protocol, 0, turn, job.desk) for turn in range(30)]
+    assert {brief.parent for brief in briefs} == {"delta_net", "middle", "high"}
+    assert all([row.name for row in brief.table] == list(dict.fromkeys(["high", brief.parent, "delta_net"])) for brief in briefs)
+
+
+def test_replays_and_imports_crowd_out_no_lesson(root: Path, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = make_job()
+    list(loop.run(job, 0))
+    before = policy.lessons(history.read(root), job.protocol)
+    monkeypatch.setattr(policy, "_LESSONS", 1)
+    for _ in range(12):
+        replaying.replay(job, history.read(root).find("0000"), keep=True)
+    assert policy.lessons(history.read(root), job.protocol) == before
+
+
+def test_an_entry_stands_beside_what_was_there_when_it_ended(root: Path, make_job: MakeJob) -> None:
+    (_, child) = loop.run(make_job([reply("child")]), 1)
+    (root / "variants" / "delta_net" / "naive.py").write_text(BASELINE + "# stub: score=0.9\n")
+    later = loop.score_stored(make_job(), "delta_net")
+    past = history.read(root)
+    assert later.attempt
+    as_if_later = child.about.model_copy(update={"finished": later.attempt.finished + timedelta(1)})
+    first, second = (stood_beside(entry, past) for entry in (child, replace(child, about=as_if_later)))
+    assert first
+    assert second
+    assert (first.id, second.id) == ("0000", "0002")
+
+
+def test_two_file_systems_are_told_before_anything_is_asked(root: Path, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = Path("/dev/shm")
+    if not elsewhere.is_dir() or elsewhere.stat().st_dev == root.stat().st_dev:
+        pytest.skip("one file system alone")
+    with tempfile.TemporaryDirectory(dir=elsewhere) as place:
+        (root / "history").symlink_to(place)
+        with pytest.raises(EnvironmentFault, match="lie on two file systems"):
+            list(loop.run(make_job([reply("child")]), 1))
+        assert [path.name for path in Path(place).iterdir()] == [".lock"]

@@ -11,7 +11,7 @@ from conftest import BASELINE, MakeJob, git, reply, store
 from agent import history, loop, variants
 from agent.evaluate import Event
 from agent.progress import Reporter
-from agent.repo import GitError, open_repo
+from agent.repo import GitError, committed_source, open_repo
 
 
 def test_one_commit_an_entry_of_its_own_two_folders(checkout: Path, make_job: MakeJob) -> None:
@@ -237,3 +237,27 @@ def test_no_checkout_and_no_git_are_told(root: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(GitError, match="git is not installed"):
         open_repo(root)
+
+
+def test_what_a_user_ignores_everywhere_is_committed_and_what_the_checkout_ignores_is_told(
+    checkout: Path, make_job: MakeJob, said: Callable[[], str]
+) -> None:
+    (checkout.parent / "everywhere").write_text("*.csv\n*.json\n*.log\n")
+    git(checkout, "config", "core.excludesFile", str(checkout.parent / "everywhere"))
+    list(loop.run(make_job(commit=True), 0))
+    again = checkout.parent / "clone"
+    git(checkout, "clone", "--quiet", str(checkout), str(again))
+    assert (history.read(again).problems, [entry.status for entry in history.read(again).entries]) == ((), ["scored"])
+    (checkout / ".gitignore").write_text("*.csv\n")
+    loop.score_stored(make_job(commit=True), "delta_net")
+    assert "history/0001/runs.csv is ignored by this checkout, and a clone could not read the entry without it" in said()
+    assert git(checkout, "diff", "--cached", "--name-only") == ""
+
+
+def test_a_source_with_line_ends_of_windows_is_found_in_its_commit(checkout: Path, make_job: MakeJob) -> None:
+    naive = store(checkout, "mine", "") / "naive.py"
+    naive.write_bytes(BASELINE.replace("\n", "\r\n").encode())
+    entry = loop.score_stored(make_job(commit=True), "mine")
+    naive.write_text(BASELINE)
+    assert entry.evaluation
+    assert committed_source(checkout, "mine", entry.evaluation.variant.digest)

@@ -18,7 +18,7 @@ from test_parallel import settled
 from agent import process
 
 TORTURE = int(os.environ.get("AGENT_TORTURE", "4"))
-TOLD = "agent: stopped; the next run takes up what was under way\n"
+TOLD = "agent: stopped; the next run takes up what was under way, where its reply had come\n"
 MODULE, _, FUNCTION = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["scripts"]["agent"].partition(":")
 INSTALLED = f"import sys; from {MODULE} import {FUNCTION}; print('begun', flush=True); sys.exit({FUNCTION}())"
 

@@ -11,6 +11,7 @@ from ..records import COLUMNS
 from ..text import one_line, printable
 from .edits import AnyEdit, ReplyError
 from .scan import FENCE, find_edits
+from .thoughts import is_unfinished, without_thoughts
 
 __all__ = ["MOST_BYTES", "Proposal", "ReplyError", "parse"]
 
@@ -29,7 +30,6 @@ _COLUMN_OF = {
     for column, task in zip(COLUMNS, _TASKS, strict=True)
     for alias in (column, task, column.replace(" ", ""), column.replace(" ", "_"))
 }
-_THOUGHT = re.compile(r"<(/?)(?:think|thinking|thought|reasoning|analysis|scratchpad)>", re.IGNORECASE)
 _EXPECTED = re.compile(
     r"([A-Za-z][A-Za-z _-]{0,40}?)[\s:=]*([+-]?(?:[0-9]{1,6}(?:\.[0-9]{0,12})?|\.[0-9]{1,12}))"
 )
@@ -58,7 +58,7 @@ def parse(text: str) -> Proposal:
         raise ReplyError(
             f"The reply is longer than {MOST_BYTES:,} bytes: give only the lines that change, as blocks."
         )
-    body = _unwrapped(_without_thoughts(_clean_line_ends(text)))
+    body = _unwrapped(_answer(_clean_line_ends(text)))
     if not body.strip():
         raise ReplyError(f"The reply is empty: {_FORMAT}, prose and the change.")
     edits, lines = find_edits(body)
@@ -83,17 +83,14 @@ def _clean_line_ends(text: str) -> str:
     return text
 
 
-def _without_thoughts(text: str) -> str:
+def _answer(text: str) -> str:
     """Without the thinking that some models put before their answer."""
-    tags = list(_THOUGHT.finditer(text))
-    closing = [tag for tag in tags if tag[1]]
-    if closing:
-        return text[closing[-1].end() :]
-    if tags and not text[: tags[0].start()].strip():
+    answer = without_thoughts(text)
+    if is_unfinished(answer):
         raise ReplyError(
             "The reply ends inside its thinking, so no answer arrived: think less and answer in full."
         )
-    return text
+    return answer
 
 
 def _unwrapped(text: str) -> str:

@@ -1,11 +1,12 @@
 """What a server sent, read as a chat completion: its text and its tokens, or one sentence on what is wrong with it."""
 
 import json
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ValidationError
 
-from ..exchange import LLMError, NoText
+from ..exchange import LLMError
 from ..text import one_line
 
 
@@ -54,15 +55,27 @@ class _Completion(BaseModel):
     error: object = None
 
 
-def read(body: bytes, server: str) -> tuple[str, Usage]:
-    """The text and the tokens of an answer that `server` sent."""
+@dataclass(frozen=True)
+class Said:
+    """The text and the tokens of an answer, and why the text is none to use, where it is not."""
+
+    text: str
+    usage: Usage
+    useless: str | None
+
+
+def read(body: bytes, server: str) -> Said:
+    """What `server` sent; raises LLMError where it is no answer."""
     completion = _completion(body, server)
     if completion.error:
         kind = Passing if passes(_code(completion.error)) else LLMError
         raise kind(f"{server} sent an error as its answer: {_said(completion.error)}")
     if not completion.choices:
         raise LLMError(f"{server} sent an answer without choices: {one_line(body[:200].decode('utf-8', 'replace'), 80)!r}")
-    return _text(completion.choices[0]), completion.usage or Usage()
+    choice = completion.choices[0]
+    # JSON may spell half of a surrogate pair, which no file and no later request can hold.
+    text = (choice.message.content or "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return Said(text, completion.usage or Usage(), _useless(choice))
 
 
 def _completion(body: bytes, server: str) -> _Completion:
@@ -128,16 +141,16 @@ def _said(error: object) -> str:
     return one_line(message if isinstance(message, str) and message.strip() else str(error))
 
 
-def _text(choice: _Choice) -> str:
+def _useless(choice: _Choice) -> str | None:
+    """Why there is nothing to use in it."""
     message = choice.message
     if message.refusal:
-        raise NoText(f"the model refused: {one_line(message.refusal)}")
+        return f"the model refused: {one_line(message.refusal)}"
     if choice.finish_reason == "length":
-        raise NoText("the answer was cut off at the model's limit of tokens")
+        return "the answer was cut off at the model's limit of tokens"
     if choice.finish_reason == "content_filter":
-        raise NoText("the answer was stopped by the server's content filter")
+        return "the answer was stopped by the server's content filter"
     if not (message.content or "").strip():
         only = ", only its reasoning" if message.reasoning_content or message.reasoning else ""
-        raise NoText(f"the model sent no text{only} (finish reason: {one_line(str(choice.finish_reason), 40)})")
-    # JSON may spell half of a surrogate pair, which no file and no later request can hold.
-    return (message.content or "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return f"the model sent no text{only} (finish reason: {one_line(str(choice.finish_reason), 40)})"
+    return None

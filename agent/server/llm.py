@@ -20,9 +20,9 @@ import openai
 from openai.types.chat import ChatCompletionMessageParam
 
 from ..events import span
-from ..exchange import Answer, LLMError, Message
+from ..exchange import Answer, LLMError, Message, NoText
 from ..text import one_line, scrub
-from .completion import Passing, Usage, passes, read, reason
+from .completion import Passing, Said, Usage, passes, read, reason
 from .route import Route
 
 _CONNECT = 10.0  # seconds for a connection
@@ -72,10 +72,14 @@ class OpenAIModel:
     def __call__(self, messages: Sequence[Message]) -> Answer:
         route = Route(self._url)
         try:
-            text, usage = asyncio.run(self._fetch(messages, route))
+            said = asyncio.run(self._fetch(messages, route))
         except LLMError as error:
             raise type(error)(scrub(str(error), self._secrets), fatal=error.fatal) from None
-        return Answer(scrub(text, self._secrets), usage.prompt_tokens, usage.completion_tokens, self._prices.cost(usage))
+        usage = said.usage
+        answer = Answer(scrub(said.text, self._secrets), usage.prompt_tokens, usage.completion_tokens, self._prices.cost(usage))
+        if said.useless:
+            raise NoText(scrub(said.useless, self._secrets), answer)
+        return answer
 
     def look(self) -> None:
         """Before anything is trained: raises LLMError where it is certain that no question will be answered.
@@ -125,8 +129,8 @@ class OpenAIModel:
             if isinstance(value, str) and not (_TOKEN.fullmatch(name) and value.isascii() and value.isprintable()):
                 raise ValueError(f"the header {one_line(ascii(name), 60)} cannot be sent as it is")
 
-    async def _fetch(self, messages: Sequence[Message], route: Route) -> tuple[str, Usage]:
-        """The text and the tokens of an answer, within the deadline.
+    async def _fetch(self, messages: Sequence[Message], route: Route) -> Said:
+        """An answer, within the deadline.
 
         On an event loop of its own, whichever thread asks; one that is given up has its connection closed.
         """

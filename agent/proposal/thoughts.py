@@ -1,0 +1,40 @@
+"""A model's answer without the thinking that some servers leave in front of it, and without a fence around all of it."""
+
+import re
+from bisect import bisect_left
+
+_TAG = re.compile(r"<(/?)(?:think|thinking|thought|reasoning|analysis|scratchpad)>", re.IGNORECASE)
+_NAME = re.compile(r"^[ \t>*_`+#-]*name[ \t*_`]*:", re.IGNORECASE | re.MULTILINE)
+_WRAPPED = re.compile(r"(`{3,}|~{3,})[ \t]*(?:markdown|md|text|txt)?[ \t]*\n(.*)\n[ \t]*\1[ \t]*", re.IGNORECASE | re.DOTALL)
+
+
+def without_thoughts(text: str) -> str:
+    """The text without what stands between two tags, nor before a closing one alone, as where a server made the first one.
+
+    A closing tag alone cuts no answer off: it counts where a name stands behind it, or none before.
+    """
+    names = [found.start() for found in _NAME.finditer(text)]
+    kept, at, begun, named = [], 0, None, False
+    for tag in _TAG.finditer(text):
+        if not tag[1]:
+            begun = tag.start() if begun is None else begun
+            continue
+        end = tag.start() if begun is None else begun
+        named = named or bisect_left(names, at) < bisect_left(names, end)
+        if begun is not None:
+            kept.append(text[at:end])
+            at, begun = tag.end(), None
+        elif not named or (names and names[-1] > end):
+            kept, at, named = [], tag.end(), False
+    return "".join([*kept, text[at:]])
+
+
+def is_unfinished(text: str) -> bool:
+    """Whether an answer, without its thoughts, begins with one that does not end."""
+    return bool(_TAG.match(text.lstrip()))
+
+
+def unwrapped(text: str) -> str:
+    """Without one fence around all of it."""
+    found = _WRAPPED.fullmatch(text.strip())
+    return found[2] if found and found[1] not in found[2] else text
