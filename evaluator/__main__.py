@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from evaluator.job import Job
 
 DONE, REJECTED, BAD_INPUT, ENVIRONMENT = 0, 1, 2, 3
+MOST_EXAMPLES = 1_000_000  # that `generate` writes to one file
 
 
 class UsageError(Exception):
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(args.command(args))
     except UsageError as error:
         return _fail(error, BAD_INPUT)
-    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+    except (FileNotFoundError, NotADirectoryError, FileExistsError, IsADirectoryError, ValueError) as error:
         return _fail(error, BAD_INPUT)
     except (EnvironmentProblem, OSError) as error:
         return _fail(error, ENVIRONMENT)
@@ -223,6 +224,10 @@ def _generate(args: argparse.Namespace) -> int:
 
     if args.task not in BASELINES:
         raise UsageError(f"unknown task {args.task}: the tasks are {', '.join(BASELINES)}")
+    if not 0 <= args.seed < 1 << 31:
+        raise UsageError(f"--seed {args.seed}: from 0 to {(1 << 31) - 1}")
+    if args.num_examples is not None and not 1 <= args.num_examples <= MOST_EXAMPLES:
+        raise UsageError(f"--num-examples {args.num_examples}: from 1 to {MOST_EXAMPLES}")
     changes: dict[str, Any] = _changes(args.setting)
     if args.num_examples is not None:
         changes[f"num_{args.split}_examples"] = args.num_examples

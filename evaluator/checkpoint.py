@@ -16,19 +16,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evaluator import figures
 from evaluator.protocol import Run, Setting
 
 STATE = ("weights", "mean", "square", "best")  # as `Group.state`
-FIGURES = {"epoch": (int,), "step": (int,), "seconds": (int, float), "setup_seconds": (int, float)}
-OF_A_RUN = {
-    "best": ((int, float), (int,), (int, float)),  # perplexity, epoch, accuracy
-    "last": ((int,), (int, float), (bool,)),  # epoch, accuracy, whether it ended there
+FIGURES: dict[str, figures.Test] = {"epoch": figures.count, "step": figures.count, "seconds": figures.duration, "setup_seconds": figures.duration}
+OF_A_RUN: dict[str, tuple[figures.Test, ...]] = {
+    "best": (figures.real, figures.count, figures.share),  # perplexity, epoch, accuracy
+    "last": (figures.count, figures.share, lambda x: type(x) is bool),  # epoch, accuracy, whether it ended there
 }
 
 
-def write(folder: Path, setting: Setting, runs: Sequence[Run], facts: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+def write(folder: Path, setting: Setting, runs: Sequence[Run], kind: str, facts: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
     """Whole or not at all, over an older one; raises OSError."""
-    path = _path(folder, setting, runs)
+    path = _path(folder, setting, runs, kind)
     new = path.with_suffix(".new.part")
     arrays: dict[str, Any] = {"facts": np.array(json.dumps(dict(facts)))} | {name: state[name].numpy() for name in STATE}
     try:
@@ -43,10 +44,10 @@ def write(folder: Path, setting: Setting, runs: Sequence[Run], facts: Mapping[st
         raise
 
 
-def read(folder: Path, setting: Setting, runs: Sequence[Run], size: int) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+def read(folder: Path, setting: Setting, runs: Sequence[Run], kind: str, size: int) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
     """Facts and state [runs, size] of such a group; None where there is none, or none that is sound and fits."""
     try:
-        with np.load(_path(folder, setting, runs), allow_pickle=False) as found:
+        with np.load(_path(folder, setting, runs, kind), allow_pickle=False) as found:
             facts = json.loads(str(found["facts"]))
             state = {name: torch.from_numpy(found[name]) for name in STATE}
     except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile):
@@ -60,10 +61,15 @@ def sound(facts: Mapping[str, Any], count: int) -> bool:
     if set(facts) != {*FIGURES, *OF_A_RUN} or any(not isinstance(facts[k], list) or len(facts[k]) != count for k in OF_A_RUN):
         return False
     told = all(
-        isinstance(run, list) and len(run) == len(kinds) and all(type(x) in k for x, k in zip(run, kinds, strict=True))
+        isinstance(run, list) and len(run) == len(kinds) and all(is_one(x) for x, is_one in zip(run, kinds, strict=True))
         for name, kinds in OF_A_RUN.items() for run in facts[name]
     )
-    return told and all(type(facts[name]) in allowed for name, allowed in FIGURES.items()) and 0 <= facts["epoch"] < 1 << 31
+    return told and all(is_one(facts[name]) for name, is_one in FIGURES.items())
+
+
+def is_there(folder: Path) -> bool:
+    """Whether a training was begun there that is not at its end."""
+    return any(folder.glob(f"{PREFIX}*.part"))
 
 
 def forget(folder: Path, setting: Setting | None = None) -> None:
@@ -76,8 +82,9 @@ def forget(folder: Path, setting: Setting | None = None) -> None:
 PREFIX = ".training-"
 
 
-def _path(folder: Path, setting: Setting, runs: Sequence[Run]) -> Path:
-    return folder / f"{_name(setting)}-{_digest([tuple(vars(r).values()) for r in runs])}.part"
+def _path(folder: Path, setting: Setting, runs: Sequence[Run], kind: str) -> Path:
+    """Of a training on one kind of device: what began on a GPU owes gates that a CPU does not ask."""
+    return folder / f"{_name(setting)}-{_digest([kind, *(tuple(vars(r).values()) for r in runs)])}.part"
 
 
 def _name(setting: Setting) -> str:

@@ -35,7 +35,7 @@ class ClusterError(Exception):
 def reachable(address: str) -> None:
     """Finds out in a moment, without joining, whether there can be a cluster; raises ClusterError, ValueError."""
     if importlib.util.find_spec("ray") is None:
-        raise ClusterError(f"--ray {address}: Ray is not installed here; pip install '.[ray]' brings it")
+        raise ClusterError(f"--ray {address}: Ray is not installed here; pip install -e '.[ray]' brings it")
     if address in ("local", "auto"):
         return
     host, _, port = address.rpartition(":")

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 LINUX = sys.platform == "linux"
-PR_SET_PDEATHSIG, PR_GET_SECCOMP, PR_SET_SECCOMP, PR_CAPBSET_DROP = 1, 21, 22, 24
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_GET_SECCOMP, PR_SET_SECCOMP, PR_CAPBSET_DROP = 1, 4, 21, 22, 24
 PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 36, 38
 EPERM, ENOSYS = 1, 38
 MAX_FILE = 512 << 20
@@ -138,7 +138,7 @@ _DENIED = {
     "pidfd_send_signal": (424, 424),
 }  # fmt: skip
 _PROCESSES = {"fork": (57, -1), "vfork": (58, -1), "execve": (59, 221), "execveat": (322, 281)}
-_CLONE, _CLONE3, _TGKILL = (56, 220), (435, 435), (234, 131)
+_CLONE, _CLONE3, _TGKILL, _PRCTL, _MEMFD = (56, 220), (435, 435), (234, 131), (157, 167), (319, 279)
 _CLONE_THREAD = 0x10000
 _AF_UNIX = 1
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
@@ -159,13 +159,16 @@ def seccomp(*, compiler: bool) -> None:
     if column == 0:  # the x32 numbers would be a second door to the same calls
         program += [(_AT_LEAST, 0, 1, 0x40000000), (_RETURN, 0, 0, _ERRNO | EPERM)]
     if not compiler:
-        denied += [numbers[column] for numbers in _PROCESSES.values()]
+        denied += [numbers[column] for numbers in (*_PROCESSES.values(), _MEMFD)]
         program += _only_if(_CLONE[column], _ANY_BIT, _CLONE_THREAD)
         program += [(_EQUAL, 0, 1, _CLONE3[column]), (_RETURN, 0, 0, _ERRNO | ENOSYS)]
     else:  # CUDA opens a local socket when it starts
         denied.remove(_DENIED["socket"][column])
         program += _only_if(_DENIED["socket"][column], _EQUAL, _AF_UNIX)
     program += _only_if(_TGKILL[column], _EQUAL, os.getpid())
+    # To outlive its parent, or to close what it uses to whoever watches it.
+    program += [(_EQUAL, 0, 5, _PRCTL[column]), (_LOAD, 0, 0, 16), (_EQUAL, 2, 0, PR_SET_PDEATHSIG), (_EQUAL, 1, 0, PR_SET_DUMPABLE)]
+    program += [(_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _ERRNO | EPERM)]
     for number in denied:
         if number >= 0:
             program += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ERRNO | EPERM)]

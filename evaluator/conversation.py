@@ -150,6 +150,8 @@ class Conversation:
         return self.failure
 
     def _ended(self) -> OperatorError:
+        if self.jail.found:
+            return OperatorError("memory", self.jail.found)
         with contextlib.suppress(BlockingIOError):
             self.log += os.read(self._log, MAX_LOG)[: MAX_LOG - len(self.log)]
         try:

@@ -1,9 +1,11 @@
 """An untrusted process while it runs: what it uses is watched from outside, and it ends with all that it started."""
 
 import contextlib
+import functools
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import threading
 import time
@@ -20,11 +22,13 @@ MAX_TASKS = 96 + 8 * (os.cpu_count() or 1)  # threads and processes of one worke
 class Jail:
     """One untrusted process with all that it started; `kill` leaves nothing of it."""
 
-    def __init__(self, process: subprocess.Popen[bytes], scratch: Path, memory: int, contained: bool) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], scratch: Path, memory: int, contained: bool, on_gpu: bool) -> None:
         self.process = process
         self.scratch = scratch
         self.memory = memory
         self.contained = contained  # in a process namespace, which ends as a whole
+        self.on_gpu = on_gpu  # whose driver maps host memory that it shares
+        self.found: str | None = None  # what it was ended for by whoever watches it between questions
         self._end = threading.Lock()
         self._ended = False
 
@@ -36,11 +40,12 @@ class Jail:
         """One sentence if the process uses more memory, threads or disk than it may, else None."""
         tree = self.tree()
         resident, tasks = sum(map(_resident, tree)), sum(map(_tasks, tree))
+        resident += 0 if self.on_gpu else sum(map(_shared, tree))
         if resident > self.memory:
             return f"the process holds {resident >> 20} MiB of memory, more than the {self.memory >> 20} it may"
         if tasks > MAX_TASKS:
             return f"the process runs {tasks} threads and processes, more than the {MAX_TASKS} it may"
-        written = _written(self.scratch)
+        written = _written(self.scratch) + _nameless(tree)
         if written > SCRATCH:
             return f"the process wrote {written >> 20} MiB to its folder, more than the {SCRATCH >> 20} it may"
         return None
@@ -74,6 +79,7 @@ class Jail:
     def _kill(self) -> None:
         with OWN:
             _own.discard(self.process.pid)
+            _living.discard(self)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         deadline = time.monotonic() + 5
@@ -93,17 +99,38 @@ class Jail:
 
 
 _own: set[int] = set()
+_living: set[Jail] = set()
 OWN = threading.Lock()
 """Held while the workers of this process that live, each the leader of a session, become more or fewer."""
 
 
-def launch(scratch: Path, memory: int, contained: bool, command: Sequence[str], **options: Any) -> Jail:
+def launch(scratch: Path, memory: int, contained: bool, on_gpu: bool, command: Sequence[str], **options: Any) -> Jail:
     """Start a command in a session of its own."""
     with OWN:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, cwd=scratch, start_new_session=True, **options)
         _own.add(process.pid)
+        jail = Jail(process, scratch, memory, contained, on_gpu)
+        _living.add(jail)
     confine.become_subreaper()
-    return Jail(process, scratch, memory, contained)
+    _watch(os.getpid())
+    return jail
+
+
+@functools.cache
+def _watch(_: int) -> None:
+    """Once in a process: a thread that looks at every worker once a second, for nobody else does where none is asked."""
+
+    def look() -> None:
+        while True:
+            time.sleep(1.0)
+            with OWN:
+                jails = [*_living]
+            for jail in jails:
+                if found := jail.trouble():
+                    jail.found = found
+                    jail.kill()
+
+    threading.Thread(target=look, daemon=True, name="watch").start()
 
 
 def remove(scratch: Path) -> None:
@@ -150,6 +177,25 @@ def _written(folder: Path) -> int:
             with contextlib.suppress(OSError):
                 total += os.lstat(os.path.join(place, name)).st_blocks * 512
     return total
+
+
+def _nameless(tree: Sequence[int]) -> int:
+    """Bytes of the files that processes hold open and that have no name any more, or never had one; each once."""
+    found: dict[tuple[int, int], int] = {}
+    for pid in tree:
+        for fd in _listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                told = os.stat(f"/proc/{pid}/fd/{fd}")
+                if stat.S_ISREG(told.st_mode) and told.st_nlink == 0:
+                    found[told.st_dev, told.st_ino] = told.st_blocks * 512
+    return sum(found.values())
+
+
+def _shared(pid: int) -> int:
+    """Bytes of mapped memory that is shared and in no file: what a process gives back of it stays taken."""
+    lines = (line.split(maxsplit=5) for line in _text(f"/proc/{pid}/maps").splitlines() if line.endswith("(deleted)"))
+    ranges = (line[0].split("-") for line in lines if len(line) == 6 and line[1].endswith("s"))
+    return sum(int(end, 16) - int(start, 16) for start, end in ranges)
 
 
 def _session(pid: int) -> int:

@@ -12,7 +12,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from evaluator import wire
+from evaluator import figures, wire
 from evaluator.conversation import Conversation, OperatorError, printable
 from evaluator.sandbox import Walls
 
@@ -173,7 +173,7 @@ class OperatorProcess:
         given = inputs if grad_o is None else {**inputs, "grad_o": grad_o}
         answer, found = self._one(header, given, limit=_bytes(given) + inputs["v"].nbytes)
         sizes = answer.get("state_sizes")
-        if not isinstance(sizes, list) or not all(type(n) is int for n in sizes):
+        if not isinstance(sizes, list) or len(sizes) != inputs["v"].shape[2] or not all(map(figures.count, sizes)):
             raise self._talk.bad("the sizes of a recurrent state are no list of numbers")
         return Unrolled(self._like(found, "o", inputs["v"], inputs["q"].dtype), self._grads(inputs, found), sizes)
 
@@ -188,7 +188,9 @@ class OperatorProcess:
         answer, _ = self._one(header, inputs, limit=0)
         seconds = self.clock() - began
         kept = answer.get("kept_bytes") or 0
-        return seconds, kept if type(kept) is int else 0
+        if not figures.count(kept):
+            raise self._talk.bad("the bytes kept for a backward pass are no number of them")
+        return seconds, kept
 
     def clock(self) -> float:
         """Seconds that the process spent on a processor, our own reading, where the kernel tells and no GPU computes.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from typing import Protocol as Interface
 
+from evaluator import figures
 from evaluator.protocol import Protocol, Setting
 from evaluator.results import Row
 
@@ -39,18 +40,18 @@ class Progress:
         self.report({"event": "note", "message": message})
 
     def update(self, setting: Setting, facts: Mapping[str, Any]) -> None:
-        epoch, seconds, accuracy = (facts.get(k) for k in ("epoch", "seconds", "accuracy"))
-        if type(epoch) is not int or not isinstance(accuracy, list) or type(seconds) is not float:
+        numbers = figures.count(facts.get("epoch"), self.protocol.epochs) and figures.count(facts.get("step"))
+        if not (numbers and figures.duration(facts.get("seconds")) and isinstance(facts.get("accuracy"), list)):
             return
         if setting not in self.left:
             return  # told late, after its end
+        epoch, step, seconds, accuracy = (facts[k] for k in ("epoch", "step", "seconds", "accuracy"))
         self.share[setting] = share = epoch / self.protocol.epochs
         under_way = sum(tokens * self.share[s] for s, tokens in self.left.items())
         rate = (self.spent + under_way) / max(1e-9, self.elapsed)
         left = sum(self.left.values()) - under_way
         known = self.elapsed > 30 or self.spent + under_way > 0.02 * left  # before that, set-up is all that was seen
-        finite = [a for a in accuracy if isinstance(a, float) and math.isfinite(a)]
-        step = facts["step"] if type(facts.get("step")) is int else 0
+        finite = [a for a in accuracy if figures.share(a) and math.isfinite(a)]
         self.report({
             "event": "progress", "task": setting.task, "setting": setting.name, "settings_done": self.done,
             "settings_total": self.total, "step": step, "steps": round(step / max(share, 1e-9)),

@@ -84,6 +84,11 @@ def _row(line: Mapping[str, Any]) -> Row | None:
 def append_rows(folder: Path, rows: Iterable[Row]) -> None:
     """Adds the lines of one setting in a single write, and waits until they are on disk."""
     path = folder / "runs.csv"
+    with alone(folder):
+        _append(path, rows)
+
+
+def _append(path: Path, rows: Iterable[Row]) -> None:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)

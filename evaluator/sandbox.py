@@ -120,7 +120,7 @@ def start(
         # Found as `choose` found it: a worker's own PATH need not hold it.
         command = [shutil.which("bwrap") or "bwrap", *_bubblewrap(device, environment, own), "--", *command]
     return launch(
-        scratch, memory, contained, command,
+        scratch, memory, contained, device != "cpu", command,
         stdout=log_fd, stderr=log_fd, pass_fds=pass_fds, env=environment, **_user(nobody),
     )  # fmt: skip
 
@@ -193,13 +193,17 @@ def _bubblewrap(device: str, environment: dict[str, str], own: Sequence[str]) ->
 
 
 def _runtime() -> list[Path]:
-    """The interpreter, the libraries and this package: never the folder the package or the user lies in."""
+    """The interpreter, the libraries and this package: never the folder the package or the user lies in.
+
+    A package that is installed lies among the libraries, and no project's files lie there.
+    """
     listed = [sys.prefix, sys.base_prefix, str(Path(sys.executable).resolve().parents[1])]
     for library in ("torch", "numpy", "triton", "pandas"):
         spec = importlib.util.find_spec(library)
         listed += [str(Path(spec.origin).parents[1])] if spec and spec.origin else []
+    installed = PACKAGE.parent in {Path(p).resolve() for p in listed}
     folders = {Path(p).absolute() for p in listed} | {Path(p).resolve() for p in listed} | {PACKAGE}
-    useful = [p for p in sorted(folders) if p.exists() and (p == PACKAGE or not PACKAGE.is_relative_to(p))]
+    useful = [p for p in sorted(folders) if p.exists() and (installed or p == PACKAGE or not PACKAGE.is_relative_to(p))]
     return [p for p in useful if p != Path("/") and not any(q != p and p.is_relative_to(q) for q in useful)]
 
 

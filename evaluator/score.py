@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 from typing import Protocol as Interface
 
-from evaluator import results
+from evaluator import checkpoint, results
 from evaluator.bench import Failure, Work
 from evaluator.job import Job
 from evaluator.progress import Progress, Report, cost
@@ -55,7 +55,7 @@ def score(job: Job, report: Report, place: Place) -> dict[str, Any]:
     if not todo and (not owed or of_a_gpu) and all(fact in found for fact in PLACE):  # this machine has no part in it
         return _told(_write(job, then, None), report)
     header |= place.environment(job)
-    header["earlier"] = _elsewhere(found, header) if before else []
+    header["earlier"] = _elsewhere(found, header) if before or checkpoint.is_there(job.out) else []
     header["started"] = _write(job, header, None, ended=False)["started"]
     failure, rows, asked = None, before, todo or owed
     if todo or (owed and job.gated):
@@ -64,7 +64,8 @@ def score(job: Job, report: Report, place: Place) -> dict[str, Any]:
             rows = results.read_rows(job.out)
             if job.gated and not failure:
                 failure = _after(work.gates())
-    sound = results.settings_in(rows) if not failure else frozenset()
+    # Of what was trained on a GPU nothing is sound until the gates have been asked after it; elsewhere the audit decides.
+    sound = results.settings_in(rows) if not failure or (not job.gated and failure[0] != UNSOUND) else frozenset()
     if of_a_gpu or (todo and len(rows) == len(before)):  # those before were not this device's, or nothing was trained
         sound = sound - unjudged
     return _told(_write(job, header, failure, sound), report)

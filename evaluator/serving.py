@@ -26,7 +26,7 @@ def serve(header: dict[str, Any], tensors: dict[str, Tensor], operator: Loaded, 
 
     header: setting, protocol (as JSON), runs [[lr, weight_decay, seed]], num_threads, compile (whether the operator may
     be), every (seconds between checkpoints, or None), begin (what a checkpoint says, or None), whose state the tensors
-    are. What the operator declares is asked of it here, in its own process.
+    are, until [[seed, epoch]] (as `train_group` has it). What the operator declares is asked of it here, in its own process.
     """
     if operator.device.type == "cuda":
         torch.cuda.init()
@@ -79,6 +79,7 @@ def _serve(header: dict[str, Any], tensors: dict[str, Tensor], operator: Loaded,
     trained = train_group(
         group, report, compile_operator if may else None,
         _begun(header["begin"], tensors), keep, math.inf if header["every"] is None else header["every"],
+        dict(map(tuple, header["until"])),
     )
     facts = {f.name: getattr(trained, f.name) for f in dataclasses.fields(trained) if f.name != "weights"}
     peak = torch.cuda.max_memory_allocated() if group.cuda else 0

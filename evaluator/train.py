@@ -71,11 +71,12 @@ COMPILE_FROM = 2e8  # tokens still to be trained on, about 20 s of eager code on
 def train_group(
     group: Group, report: Callable[[Progress], None], compile_operator: Callable[[], None] | None = None,
     begin: Checkpoint | None = None, keep: Callable[[Checkpoint], None] | None = None, every: float = math.inf,
+    until: Mapping[int, int] | None = None,
 ) -> Trained:
     """Trains until the last epoch, or until of each seed one run passes the protocol's accuracy at an epoch's end.
 
     The runs of a seed end together, as they would without those of other seeds beside them: what an ended run goes on to
-    compute is not looked at.
+    compute is not looked at. Those of a seed in `until` end after that epoch at the latest, as one in another group has passed then.
     The operator is compiled, where it can be, once it is sure that the training takes long. `keep` is given a
     checkpoint at an epoch's end, every so many seconds; training goes on from `begin` where there is one.
     """
@@ -95,6 +96,7 @@ def train_group(
         accuracy, perplexity = group.test_scores([not ended for _, _, ended in last])
         setup = time.monotonic() - started if epoch == 1 else setup
         over = _over(group.runs, accuracy, perplexity, protocol.stop_accuracy)
+        over |= {seed for seed, end in (until or {}).items() if epoch >= end}
         for r, (run, acc, ppl) in enumerate(zip(group.runs, accuracy, perplexity, strict=True)):
             if not last[r][2]:
                 best[r] = (ppl, epoch, acc) if ppl < best[r][0] else best[r]

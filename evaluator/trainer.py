@@ -1,6 +1,7 @@
 """Training one setting in an untrusted process, whose answer is held to types and shapes."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from evaluator import checkpoint
+from evaluator import checkpoint, figures
 from evaluator.conversation import printable
 from evaluator.job import Job, architecture_for, process_for
 from evaluator.model import layout
@@ -31,6 +32,12 @@ class Outcome:
     runs: tuple[Run, ...]
     facts: Mapping[str, Any]
     weights: Tensor
+    until: Mapping[int, int]  # seed -> epoch, as it was asked for
+
+    @property
+    def lengths(self) -> list[tuple[Run, int]]:
+        """Each run, and for how many epochs it was trained."""
+        return list(zip(self.runs, self.facts["epochs"], strict=True))
 
 
 class Renewable:
@@ -72,35 +79,57 @@ def _named(error: OperatorError, setting: Setting) -> OperatorError:
 def train(trainer: Renewable, setting: Setting, listener: Listener, folder: Path | None) -> list[Outcome]:
     """All runs of a setting as one group; a group that does not fit in memory is halved. Raises OperatorError.
 
+    The runs of a seed end together all the same: those that were trained for longer than one in another half needed are
+    trained again until then.
     With a folder, where each group is stands there once a minute, and what stands there is gone on with.
     """
-    job = trainer.job
-    groups, outcomes = [sweep(job.protocol, job.seeds)], []
+    job, order = trainer.job, sweep(trainer.job.protocol, trainer.job.seeds)
+    groups, outcomes = [order], list[Outcome]()
+    until: dict[int, int] = {}  # seed -> the epoch after which a run of it had passed, where its runs are in several groups
     while groups:
         runs = groups.pop(0)
         try:
-            outcomes.append(trainer.ask(lambda p, runs=runs: _group(trainer, p, setting, runs, listener, folder), setting, listener))  # type: ignore[misc]
+            question = functools.partial(_group, trainer, setting=setting, runs=runs, listener=listener, folder=folder, until=until)
+            found = trainer.ask(question, setting, listener)
+            outcomes.append(found)
+            until = _earliest(found, until, job.protocol.stop_accuracy)
+            if late := [o for o in outcomes if any(o.until.get(r.seed, job.protocol.epochs) > until.get(r.seed, n) < n for r, n in o.lengths)]:
+                checkpoint.forget(folder, setting) if folder else None
+                outcomes = [o for o in outcomes if o not in late]
+                groups += [o.runs for o in late]
         except OperatorError as error:
             if error.kind != "memory" or len(runs) == 1:
                 raise
             listener.note(f"{setting.task} {setting.name}: {len(runs)} runs at once do not fit in memory; halving")
             trainer.renew()
             groups = [runs[: len(runs) // 2], runs[len(runs) // 2 :], *groups]
-    return outcomes
+    return sorted(outcomes, key=lambda o: order.index(o.runs[0]))
+
+
+def _earliest(outcome: Outcome, until: Mapping[int, int], enough: float) -> dict[int, int]:
+    """The epochs after which a run of each seed had passed, with this group's."""
+    found = dict(until)
+    for (run, epochs), accuracy in zip(outcome.lengths, outcome.facts["last_accuracy"], strict=True):
+        if accuracy > enough:
+            found[run.seed] = min(epochs, found.get(run.seed, epochs))
+    return found
 
 
 def _group(
-    trainer: Renewable, process: OperatorProcess, setting: Setting, runs: tuple[Run, ...], listener: Listener, folder: Path | None
+    trainer: Renewable, process: OperatorProcess, setting: Setting, runs: tuple[Run, ...], listener: Listener, folder: Path | None,
+    until: Mapping[int, int],
 ) -> Outcome:
     job = trainer.job
     size = layout(architecture_for(job, setting, process)).size
-    begin, state = (checkpoint.read(folder, setting, runs, size) if folder else None) or (None, {})
+    begin, state = (checkpoint.read(folder, setting, runs, job.device.type, size) if folder else None) or (None, {})
+    begin, state = (None, {}) if begin and any(begin["epoch"] >= end for end in until.values()) else (begin, state)
     if begin:
         listener.note(f"{setting.task} {setting.name}: going on after epoch {begin['epoch']}")
     header = {
         "request": "train", "setting": dataclasses.asdict(setting), "protocol": to_json(job.protocol),
         "runs": [dataclasses.astuple(r) for r in runs], "num_threads": job.threads,
         "compile": trainer.compiles, "every": EVERY if folder else None, "begin": begin,
+        "until": list(map(list, until.items())),
     }
     facts: dict[str, Any] = {}
     weights: dict[str, Tensor] = {}
@@ -112,11 +141,11 @@ def _group(
             listener.note(f"{setting.task} {setting.name}: {printable(str(answer.get('message')), MAX_NOTE)}")
         elif answer.get("event") == "checkpoint":
             if folder and time.monotonic() - kept >= EVERY / 2:  # no flood of them reaches the disk
-                _keep(folder, setting, runs, answer, tensors, size, listener)
+                _keep(folder, setting, runs, job.device.type, answer, tensors, size, listener)
                 kept = time.monotonic()
         else:
             facts, weights = answer, tensors
-    return Outcome(runs, _checked(facts, len(runs)), _weights(weights, "weights", size, len(runs)))
+    return Outcome(runs, _checked(facts, len(runs), job.protocol.epochs), _weights(weights, "weights", size, len(runs)), dict(until))
 
 
 def _answers(
@@ -141,7 +170,7 @@ def _answers(
 
 
 def _keep(
-    folder: Path, setting: Setting, runs: tuple[Run, ...], answer: Mapping[str, Any], tensors: Mapping[str, Tensor],
+    folder: Path, setting: Setting, runs: tuple[Run, ...], kind: str, answer: Mapping[str, Any], tensors: Mapping[str, Tensor],
     size: int, listener: Listener,
 ) -> None:
     """Puts a checkpoint on disk, held to types and shapes; a full disk costs what it would have saved, and no more."""
@@ -150,19 +179,20 @@ def _keep(
     if not checkpoint.sound(facts, len(runs)):
         raise OperatorError("bad-output", "the training process told of its state without the figures of its runs")
     try:
-        checkpoint.write(folder, setting, runs, facts, state)
+        checkpoint.write(folder, setting, runs, kind, facts, state)
     except OSError as error:
         listener.note(f"{setting.task} {setting.name}: where training is could not be kept: {error}")
 
 
-def _checked(facts: Mapping[str, Any], count: int) -> Mapping[str, Any]:
-    """What a training process reported, held to types and lengths: it comes from a stranger."""
-    lists = ("accuracy", "perplexity", "last_accuracy", "best_epoch", "epochs")
-    numbers = ("steps", "seconds", "setup_seconds")
-    good = all(isinstance(facts.get(k), list) and len(facts[k]) == count for k in lists)
-    good = good and all(type(x) in (int, float) for k in lists for x in facts[k])
-    good = good and facts.get("operator") in OPERATORS
-    if not good or not all(type(facts.get(k)) in (int, float) for k in numbers):
+def _checked(facts: Mapping[str, Any], count: int, epochs: int) -> Mapping[str, Any]:
+    """What a training process reported, held to lengths and to what can be: it comes from a stranger."""
+    until = functools.partial(figures.count, most=epochs)
+    of_a_run: dict[str, figures.Test] = {
+        "accuracy": figures.share, "perplexity": figures.real, "last_accuracy": figures.share, "best_epoch": until, "epochs": until,
+    }  # fmt: skip
+    good = all(isinstance(facts.get(k), list) and len(facts[k]) == count and all(map(is_one, facts[k])) for k, is_one in of_a_run.items())
+    good = good and facts.get("operator") in OPERATORS and figures.count(facts.get("steps"))
+    if not good or not all(figures.duration(facts.get(k)) for k in ("seconds", "setup_seconds")):
         raise OperatorError("bad-output", "the training process ended without the figures of its runs")
     return facts
 

@@ -90,7 +90,8 @@ def _entry(entry: Any) -> tuple[str, torch.dtype, list[int], int]:
     known = isinstance(name, str) and isinstance(dtype, str) and dtype in DTYPES
     if not (known and isinstance(shape, list) and len(shape) <= MAX_DIM):
         raise WireError("a header lists a tensor of an unknown type")
-    if not all(type(n) is int and 0 <= n <= MAX_BYTES for n in shape):
+    # Its size as if nothing in it were empty: the strides of an empty tensor overflow as well.
+    if not all(type(n) is int and 0 <= n <= MAX_BYTES for n in shape) or math.prod(max(1, n) for n in shape) > MAX_BYTES:
         raise WireError("a header lists a tensor of an impossible shape")
     return name, DTYPES[dtype], shape, math.prod(shape) * DTYPES[dtype].itemsize
 

@@ -27,6 +27,18 @@ def test_time_left_is_that_of_the_tokens_that_remain(monkeypatch: pytest.MonkeyP
     assert told["accuracy"] == 0.25
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"epoch": 10**400}, {"epoch": -1}, {"epoch": True}, {"step": 10**400}, {"seconds": float("inf")}, {"seconds": 10**400}, {"accuracy": 1}]
+)
+def test_figures_that_cannot_be_are_not_told(wrong: dict[str, object]) -> None:
+    told: list[dict[str, object]] = []
+    news = progress.Progress(SMOKE, SMOKE.settings, told.append)
+    news.update(SMOKE.settings[0], {"epoch": 1, "step": 1, "seconds": 1.0, "accuracy": [10**400, "x"]} | wrong)
+    assert told == []
+    news.update(SMOKE.settings[0], {"epoch": 1, "step": 1, "seconds": 1.0, "accuracy": [10**400, "x", 0.5]})
+    assert told[0]["accuracy"] == 0.5
+
+
 def test_no_time_is_foretold_from_set_up_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "cost", lambda setting, protocol: 1.0 if setting is SMOKE.settings[0] else 1000.0)
     assert told_of(1, 5.0, monkeypatch)["seconds_left"] is None

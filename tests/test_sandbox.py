@@ -3,14 +3,17 @@
 import contextlib
 import functools
 import os
+import re
 import select
 import stat
 import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from evaluator import confine, sandbox
+from evaluator.operator import OperatorError, OperatorProcess
 from evaluator.sandbox import Walls
 
 PLAIN = sandbox.choose("off")
@@ -52,6 +55,7 @@ class Run:
                     break
                 self.text = (self.text + data)[: 1 << 20]
             self.trouble = self.jail.trouble()
+        self.trouble = self.trouble or self.jail.found  # whoever of the two saw it first
         self.finished = time.monotonic() < deadline and not self.trouble
         self.scratch = self.jail.scratch
         with contextlib.suppress(Exception):
@@ -199,6 +203,49 @@ def test_its_own_folder_is_bounded(walls):
     run = Run(fill, walls)
     assert "No space left" in run.said or "folder" in run.trouble
     assert not run.scratch.exists()
+
+
+HIDDEN = {
+    "files without a name": (
+        "n = 0\nwhile True:\n    n += 1\n    f = open(os.environ['HOME'] + f'/{n}', 'wb'); os.unlink(f.name); kept.append(f)\n"
+        "    f.write(bytes(16 << 20)); f.flush()"
+    ),
+    "memory in a descriptor": "fd = os.memfd_create('x')\nwhile True: os.write(fd, bytes(1 << 24))",
+    "memory that is shared and given back": (
+        "import mmap\nwhile True:\n    m = mmap.mmap(-1, 64 << 20); kept.append(m)\n"
+        "    for at in range(0, len(m), 4096): m[at] = 1\n    m.madvise(mmap.MADV_DONTNEED)"
+    ),
+}
+
+
+@pytest.mark.parametrize("walls", EVERY)
+@pytest.mark.parametrize("how", HIDDEN)
+def test_what_is_taken_out_of_sight_is_bounded_too(walls, how):
+    run = Run("kept = []\n" + HIDDEN[how], walls, memory=400 << 20, patience=20)
+    assert re.search("No space left|Operation not permitted|MemoryError|Cannot allocate", run.said) or "more than" in run.trouble
+
+
+@pytest.mark.parametrize("walls", EVERY)
+def test_a_process_is_watched_where_nobody_asks_it_anything(walls):
+    plain = "def delta_rule(q, k, v, beta, *, chunk_size):\n    threading.Thread(target=fill, daemon=True).start()\n    return v\n"
+    fill = "def fill():\n    for n in range(40):\n        open(os.environ['HOME'] + f'/{n}', 'wb').write(bytes(16 << 20))\n    time.sleep(60)\n\n\n"
+    x = {"q": torch.ones(1, 1, 4, 4), "k": torch.ones(1, 1, 4, 4), "v": torch.ones(1, 1, 4, 4), "beta": torch.ones(1, 1, 4)}
+    with OperatorProcess({"naive": "import os, threading, time\n\n\n" + fill + plain}, walls=walls, timeout=20) as process:
+        process.forward(x, chunk_size=4)
+        until = time.monotonic() + 20
+        while process._talk.jail.process.poll() is None and time.monotonic() < until:
+            time.sleep(0.1)
+        if process._talk.jail.process.poll() is None:
+            assert walls.level == "bubblewrap"  # where its folder is a disk of that size
+            return
+        with pytest.raises(OperatorError, match="more than the 256 it may"):
+            process.forward(x, chunk_size=4)
+
+
+@pytest.mark.parametrize("walls", [pytest.param(w, id=w.level) for w in levels() if "seccomp" in w.standing])
+def test_a_process_can_neither_outlive_its_parent_nor_close_itself_to_who_watches_it(walls):
+    run = Run("import ctypes\nlibc = ctypes.CDLL(None)\nprint([libc.prctl(option, 0, 0, 0, 0) for option in (1, 4)], libc.prctl(3))", walls)
+    assert "[-1, -1]" in run.said
 
 
 @pytest.mark.parametrize("walls", EVERY)

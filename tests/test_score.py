@@ -18,9 +18,10 @@ from evaluator import checkpoint, job, local, results, trainer
 from evaluator.bench import Bench, Failure, Work
 from evaluator.job import Job
 from evaluator.operator import OperatorError, OperatorProcess
-from evaluator.progress import Progress
-from evaluator.protocol import Setting, sweep
+from evaluator.progress import Progress, cost
+from evaluator.protocol import PROTOCOLS, Setting, sweep
 
+ROOT = Path(__file__).parents[1]
 KILL = "os.kill(os.getpid(), signal.SIGKILL)"
 
 
@@ -405,22 +406,69 @@ def test_a_setting_is_gone_on_with_where_its_training_was(tmp_path: Path, monkey
     assert not list(asked.out.glob(".*"))
 
 
+SOUND = {
+    "accuracy": [0.5, float("nan")], "perplexity": [2.0, float("inf")], "last_accuracy": [0, 1.0], "best_epoch": [1, 0], "epochs": [2, 2],
+    "steps": 9, "seconds": 1.5, "setup_seconds": 1, "operator": "eager",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"accuracy": [10**400, 0.5]}, {"accuracy": [1.5, 0.5]}, {"accuracy": [0.5]}, {"accuracy": ["0.5", 0.5]}, {"perplexity": [10**400, 1.0]},
+        {"best_epoch": [3, 0]}, {"best_epoch": [-1, 0]}, {"epochs": [True, 2]}, {"steps": 10**400}, {"seconds": float("nan")},
+        {"seconds": -1.0}, {"setup_seconds": float("inf")}, {"operator": ["eager"]}, {"operator": None},
+    ],
+)  # fmt: skip
+def test_figures_that_cannot_be_end_a_training(wrong: dict[str, object]) -> None:
+    assert trainer._checked(SOUND, 2, 2) is SOUND
+    with pytest.raises(OperatorError, match="without the figures of its runs"):
+        trainer._checked(SOUND | wrong, 2, 2)
+
+
+def test_halves_of_a_group_end_together(tmp_path: Path) -> None:
+    protocol = dataclasses.replace(PROTOCOLS["smoke"], epochs=12, lrs=(1e-4, 3e-3))
+    protocol = dataclasses.replace(protocol, settings=tuple(s for s in protocol.settings if s.task == "memorization"))
+    plain = (ROOT / "variants" / "delta_net" / "naive.py").read_text()
+    found = []
+    for limit in (1 << 30, protocol.batch_size):
+        guard = f"    if q.shape[0] > {limit}:\n        raise MemoryError\n    B, H, T, K = q.shape\n"
+        assert plain.count("    B, H, T, K = q.shape\n") == 1
+        asked = job_of(tmp_path, plain.replace("    B, H, T, K = q.shape\n", guard), protocol, str(limit))
+        evaluation, told = scored(asked)
+        assert evaluation["status"] == "scored"
+        found.append([(row.lr, row.epochs, row.best_epoch, round(row.accuracy, 3)) for row in results.read_rows(asked.out)])
+        assert any("halving" in e.get("message", "") for e in told) == (limit < 1 << 30)
+    assert found[0] == found[1]
+    assert len({epochs for _, epochs, _, _ in found[0]}) == 1
+
+
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04" + bytes(100)])
 def test_a_checkpoint_that_can_not_be_read_is_none(tmp_path: Path, content: bytes) -> None:
     job_ = job_of(tmp_path, CHEAP, LONGER)
     runs = sweep(LONGER, (0,))
     state = {name: torch.zeros(len(runs), 5) for name in checkpoint.STATE}
     facts = {"epoch": 1, "step": 16, "seconds": 1.0, "setup_seconds": 0.5, "best": [[2.0, 1, 0.5]] * len(runs), "last": [[1, 0.5, False]] * len(runs)}
-    checkpoint.write(job_.out, LONGER.settings[0], runs, facts, state)
-    found = checkpoint.read(job_.out, LONGER.settings[0], runs, 5)
+    checkpoint.write(job_.out, LONGER.settings[0], runs, "cpu", facts, state)
+    found = checkpoint.read(job_.out, LONGER.settings[0], runs, "cpu", 5)
     assert found is not None
     assert found[0] == facts
-    assert checkpoint.read(job_.out, LONGER.settings[0], runs, 6) is None
-    assert checkpoint.read(job_.out, LONGER.settings[0], runs[:1], 5) is None
+    assert checkpoint.read(job_.out, LONGER.settings[0], runs, "cpu", 6) is None
+    assert checkpoint.read(job_.out, LONGER.settings[0], runs[:1], "cpu", 5) is None
     (path,) = job_.out.glob(".*.part")
     path.write_bytes(content)
-    assert checkpoint.read(job_.out, LONGER.settings[0], runs, 5) is None
+    assert checkpoint.read(job_.out, LONGER.settings[0], runs, "cpu", 5) is None
     checkpoint.forget(job_.out, SHORT.settings[0])
     assert path.exists()
     checkpoint.forget(job_.out, LONGER.settings[0])
     assert not path.exists()
+
+
+def test_on_a_cpu_what_was_scored_before_a_failure_stands(tmp_path: Path) -> None:
+    settings = (SHORT.settings[1], next(s for s in PROTOCOLS["smoke"].settings if s.seq_len != SHORT.settings[1].seq_len))
+    first, last = sorted(settings, key=lambda s: cost(s, SHORT))
+    source = CHEAP.replace("    return v", f"    return v.nothing if v.shape[2] == {last.seq_len} else v")
+    asked = job_of(tmp_path, source, dataclasses.replace(SHORT, settings=settings))
+    evaluation, told = scored(asked)
+    assert (evaluation["status"], evaluation["owed"], told[-1]["event"]) == ("train-failed", [], "setting")
+    assert evaluation["tasks"][first.task]["settings"][first.name]["accuracy"] is not None

@@ -84,6 +84,7 @@ def test_a_frame_larger_than_the_pipe_arrives(pipe):
         {"tensors": [["x", "float32", [True]]]},
         {"tensors": [["x", "float32", [1] * 99]]},
         {"tensors": [["x", "float32", [1 << 62]]]},
+        {"tensors": [["x", "float32", [0, *[1 << 32] * 7]]]},
         {"tensors": [["x", "float64", [1 << 20, 1 << 20]]]},
         {"tensors": [[None, "float32", [1]]]},
         {"tensors": [["x", ["float32"], [1]]]},
