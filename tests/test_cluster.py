@@ -15,7 +15,7 @@ from evaluator import cluster, results
 from evaluator.job import Job
 
 HERE = importlib.util.find_spec("ray") is not None
-needs_ray = pytest.mark.skipif(not HERE, reason="needs Ray: pip install '.[ray]'")
+needs_ray = pytest.mark.skipif(not HERE, reason="needs Ray: pip install -e '.[ray]'")
 THREE = dataclasses.replace(SMOKE, name="three", epochs=2, settings=(*SHORT.settings, SMOKE.settings[1]))
 KILL_THE_RAY_WORKER = "os.kill(os.getppid(), signal.SIGKILL)"
 
@@ -92,7 +92,7 @@ def test_an_address_where_nobody_answers_is_told_in_a_sentence(tmp_path: Path) -
 def test_a_missing_ray_is_told_in_a_sentence(tmp_path: Path) -> None:
     done = evaluator("score", "variants/delta_net", "--protocol", "smoke", "--out", str(tmp_path), "--ray", "local")
     assert done.returncode == 3
-    assert done.stderr == "evaluator: --ray local: Ray is not installed here; pip install '.[ray]' brings it\n"
+    assert done.stderr == "evaluator: --ray local: Ray is not installed here; pip install -e '.[ray]' brings it\n"
 
 
 @needs_ray
