@@ -265,3 +265,27 @@ def test_an_operator_is_traced_once_for_settings_of_equal_shapes():
     assert len(calls) - traced == 4 < traced  # the eager results which compiled ones are held to
     faster._as_exact(counted, sample(load("delta_net"), 40), library)
     assert len(calls) - traced > 8  # other shapes are traced anew
+
+
+def counts(i):
+    return torch.arange(i["v"].shape[2])[:, None]
+
+
+ODD = {
+    "a tensor of one number": lambda i: i["v"] * torch.tensor(0.5) + torch.tensor([0.25]),
+    "zeros written into a part": lambda i: torch.cat([i["v"]]).index_fill(2, torch.tensor(0), 0.0) * i["q"],
+    "logical operations on whole numbers": lambda i: i["v"] * torch.logical_and(counts(i) % 4, counts(i) % 3) - torch.logical_or(counts(i) % 2, 0 * counts(i)).float(),
+    "hash codes beyond 32 bits": lambda i: i["v"] * (((i["q"] * 100).long() * 2654435761 >> 7) & 15).float(),
+    "a large count": lambda i: i["v"] * (counts(i) * 2654435761 % 1000).float(),
+    "signs that alternate": lambda i: i["v"] * (-1.0) ** counts(i),
+    "a high power": lambda i: (i["q"] - 0.3) ** 7 + (2.0 + i["k"]) ** -3,
+    "a higher one": lambda i: (i["q"] - 0.3) ** 18,
+    "padding with infinity": lambda i: torch.softmax(F.pad(i["q"], (0, 3), value=-math.inf), -1)[..., :-3] * i["v"],
+    "a number of bits": lambda i: i["v"] * ((i["q"] > 0).sum(-1, keepdim=True) >> 1).float(),
+}
+
+
+@pytest.mark.parametrize("T", [1, 21])
+@pytest.mark.parametrize("name", ODD)
+def test_what_kernels_cannot_say_exactly_is_left_to_aten(name, T):
+    agree(ODD[name], sample(None, T))

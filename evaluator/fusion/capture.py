@@ -17,6 +17,7 @@ from evaluator.fusion.compiled import Compiled
 from evaluator.fusion.library import Library
 from evaluator.fusion.pointwise import CONSTANTS, identity
 from evaluator.fusion.repeating import is_kernel_work
+from evaluator.fusion.simplify import write_out_numbers
 from evaluator.fusion.views import is_view
 from evaluator.model import Operator
 
@@ -57,9 +58,11 @@ def fused(function: Callable[..., Tensor], library: Library) -> Callable[..., Te
     """
 
     def compiler(gm: GraphModule, example_inputs: Any) -> Any:
+        write_out_numbers(gm)
         return _boxed(Compiled(gm, library))
 
     def partition(joint: GraphModule, inputs: Any, **kwargs: Any) -> Any:
+        write_out_numbers(joint)
         kept = {node.name for node in joint.graph.nodes if _costly(node)}
         while True:
             parts = _parted(copy.deepcopy(joint), kept, inputs, kwargs)

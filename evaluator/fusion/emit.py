@@ -14,6 +14,7 @@ from evaluator.fusion.pointwise import (
     CONSTANTS,
     IDENTITY,
     REDUCTIONS,
+    WHOLE,
     expression,
     identity,
     literal,
@@ -26,7 +27,7 @@ from evaluator.fusion.views import Condition, resolve, shape_of
 aten = torch.ops.aten
 
 HEADER = "import triton\nimport triton.language as tl\n\n\n"
-TYPES = {torch.float32: "tl.float32", torch.bfloat16: "tl.bfloat16", torch.bool: "tl.int1", torch.int64: "tl.int32", torch.int32: "tl.int32"}
+TYPES = {torch.float32: "tl.float32", torch.bfloat16: "tl.bfloat16", torch.bool: "tl.int1", torch.int64: "tl.int64", torch.int32: "tl.int32"}
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ class _Writer:
         for condition in conditions:
             asked = self.inside(condition.place, condition.bound, tile)
             if asked:
-                text = self.name(f"tl.where({' & '.join(asked)}, {text}, {condition.other})")
+                text = self.name(f"tl.where({' & '.join(asked)}, {text}, {literal(condition.other)})")
         return text
 
     def again(self, node: Node, tile: Tile) -> str:
@@ -220,7 +221,8 @@ class _Writer:
         kind, (dims, _) = REDUCTIONS[node.target], reduced_dims(node)
         last = len(shape_of(x)) - 1
         text = self.whole(self.read(x, tile), tile.rows, tile.cols)
-        text = self.masked(text, tile, last - 1 in dims, last in dims, IDENTITY[kind])
+        other = IDENTITY[kind] if x.meta["val"].is_floating_point() else WHOLE[kind]
+        text = self.masked(text, tile, last - 1 in dims, last in dims, other)
         call = "max" if kind == "max" else "min" if kind == "min" else "sum"
         count = 1
         if last in dims:

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from evaluator.fusion.whole import fits
+
 aten = torch.ops.aten
 
 TANH = "tl.where(tl.abs({0}) < 0.05, {0} - {0} * {0} * {0} * (1 / 3 - {0} * {0} * (2 / 15)), 2 * tl.sigmoid(2 * {0}) - 1)"
@@ -25,7 +27,7 @@ _TEXTS: dict[str, str] = {
     "gt.Scalar": "{0} > {1}", "ge.Scalar": "{0} >= {1}",
     "eq.Tensor": "{0} == {1}", "ne.Tensor": "{0} != {1}", "lt.Tensor": "{0} < {1}", "le.Tensor": "{0} <= {1}",
     "gt.Tensor": "{0} > {1}", "ge.Tensor": "{0} >= {1}",
-    "logical_and.default": "{0} & {1}", "logical_or.default": "{0} | {1}", "logical_not.default": "{0} == 0",
+    "logical_and.default": "({0} != 0) & ({1} != 0)", "logical_or.default": "({0} != 0) | ({1} != 0)", "logical_not.default": "{0} == 0",
     "bitwise_and.Tensor": "{0} & {1}", "bitwise_or.Tensor": "{0} | {1}", "bitwise_xor.Tensor": "{0} ^ {1}",
     "__rshift__.Scalar": "{0} >> {1}", "__lshift__.Scalar": "{0} << {1}",
     "square.default": "{0} * {0}", "sign.default": "tl.where({0} > 0, 1.0, tl.where({0} < 0, -1.0, 0.0))",
@@ -53,10 +55,11 @@ def _clamp(args: list[str]) -> str:
 
 
 def _power(args: list[str]) -> str:
-    x, exponent = args[0], float(args[1])
-    if exponent == int(exponent) and 1 <= exponent <= 4:
-        return " * ".join([x] * int(exponent))
-    named = {0.5: f"tl.sqrt({x})", -0.5: f"tl.rsqrt({x})", -1.0: f"1 / {x}", -2.0: f"1 / ({x} * {x})", 0.0: "1.0"}
+    x, exponent = args[0], float(args[1].strip("()"))
+    if exponent.is_integer() and 1 <= abs(exponent) <= MOST_FACTORS:
+        text = " * ".join([x] * int(abs(exponent)))
+        return text if exponent > 0 else f"1 / ({text})"
+    named = {0.5: f"tl.sqrt({x})", -0.5: f"tl.rsqrt({x})", 0.0: "1.0"}
     return named.get(exponent) or f"tl.exp({exponent} * tl.log({x}))"
 
 
@@ -67,6 +70,11 @@ SPECIAL: dict[Any, Callable[[list[str]], str]] = {
     aten._to_copy.default: lambda a: a[0], identity: lambda a: a[0],
 }  # fmt: skip
 
+MOST_FACTORS = 16
+"""Of a power that is a product; the logarithm of what is negative is none."""
+
+POWERS: set[Any] = {aten.pow.Scalar, aten.pow.Tensor_Scalar}
+LOGICAL: dict[Any, str] = {aten.logical_and.default: "&", aten.logical_or.default: "|"}
 KEYWORDS: set[Any] = {aten.add.Tensor, aten.sub.Tensor}
 """Of these a keyword `alpha` would matter; they are left to ATen where one is given."""
 
@@ -76,13 +84,26 @@ def is_pointwise(node: Node) -> bool:
         return False
     if node.target in KEYWORDS and node.kwargs.get("alpha", 1) != 1:
         return False
+    if not fits(node) or (node.target in POWERS and not _has_logarithm(node)):
+        return False
     return node.target in TEXTS or node.target in SPECIAL
+
+
+def _has_logarithm(node: Node) -> bool:
+    """Whether a power is a product of few factors, or what `exp(b log(a))` computes wherever it is a number."""
+    base, exponent = node.args
+    if node.target is aten.pow.Scalar:
+        return isinstance(base, int | float) and base > 0
+    whole = isinstance(exponent, int) or (isinstance(exponent, float) and exponent.is_integer())
+    return isinstance(exponent, int | float) and not (whole and abs(exponent) > MOST_FACTORS)
 
 
 def expression(node: Node, args: list[str]) -> str:
     """The Triton expression of a node whose operands are named by `args`."""
     if node.target in SPECIAL:
         return SPECIAL[node.target](args)
+    if node.target in LOGICAL and all(isinstance(x, Node) and x.meta["val"].dtype == torch.bool for x in node.args):
+        return f"{args[0]} {LOGICAL[node.target]} {args[1]}"
     return TEXTS[node.target].format(*args)
 
 
@@ -97,6 +118,8 @@ REDUCTIONS: dict[Any, str] = {
     aten.sum.dim_IntList: "sum", aten.amax.default: "max", aten.amin.default: "min", aten.mean.dim: "mean",
 }  # fmt: skip
 IDENTITY = {"sum": "0.0", "mean": "0.0", "max": "-float('inf')", "min": "float('inf')"}
+WHOLE = {"sum": "0", "mean": "0", "max": "-2147483648", "min": "2147483647"}
+"""The same where no floats are reduced."""
 
 CONSTANTS: set[Any] = {aten.full.default, aten.scalar_tensor.default, aten.arange.start_step, aten.zeros.default, aten.ones.default}
 

@@ -3,12 +3,41 @@
 from typing import Any
 
 import torch
-from torch.fx import Graph, Node
+from torch import Tensor
+from torch._subclasses.fake_tensor import unset_fake_temporarily
+from torch.fx import Graph, GraphModule, Node
 
 from evaluator.fusion.pointwise import identity
 from evaluator.fusion.views import is_view, shape_of
 
 aten = torch.ops.aten
+
+
+def write_out_numbers(module: GraphModule) -> None:
+    """Tensors of one number that the traced code made, as `torch.tensor(0.5)`, become part of the graph.
+
+    Others it can't have, as kernels take a graph's inputs and what is computed from them.
+    """
+    for node in list(module.graph.nodes):
+        value = getattr(module, str(node.target), None) if node.op == "get_attr" else None
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            continue
+        with unset_fake_temporarily():
+            number = value.item()
+        for copy in [node, *(user for user in node.users if user.target in (aten.lift_fresh_copy.default, aten.detach.default))]:
+            _write_out(module.graph, copy, number)
+        module.graph.erase_node(node)
+        delattr(module, str(node.target))
+
+
+def _write_out(graph: Graph, node: Node, number: float) -> None:
+    shape = node.meta.get("val")
+    if shape is None or not node.users:
+        return
+    with graph.inserting_before(node):
+        full = graph.call_function(aten.full.default, (list(shape.shape), number), {"dtype": shape.dtype, "device": shape.device})
+    full.meta["val"] = shape
+    node.replace_all_uses_with(full)
 
 
 def simplify(graph: Graph) -> None:
