@@ -12,12 +12,11 @@ from evaluator.fusion.index import Index, largest, linear, padded, smallest
 from evaluator.fusion.nearest import NEAREST, nearest
 from evaluator.fusion.pointwise import (
     CONSTANTS,
-    IDENTITY,
     REDUCTIONS,
-    WHOLE,
     expression,
     identity,
     literal,
+    neutral,
     reduced_dims,
 )
 from evaluator.fusion.reads import frames, in_registers, repeated, turned
@@ -221,8 +220,7 @@ class _Writer:
         kind, (dims, _) = REDUCTIONS[node.target], reduced_dims(node)
         last = len(shape_of(x)) - 1
         text = self.whole(self.read(x, tile), tile.rows, tile.cols)
-        other = IDENTITY[kind] if x.meta["val"].is_floating_point() else WHOLE[kind]
-        text = self.masked(text, tile, last - 1 in dims, last in dims, other)
+        text = self.masked(text, tile, last - 1 in dims, last in dims, neutral(kind, x.meta["val"].is_floating_point()))
         call = "max" if kind == "max" else "min" if kind == "min" else "sum"
         count = 1
         if last in dims:

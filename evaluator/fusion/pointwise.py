@@ -117,9 +117,6 @@ def literal(x: object) -> str:
 REDUCTIONS: dict[Any, str] = {
     aten.sum.dim_IntList: "sum", aten.amax.default: "max", aten.amin.default: "min", aten.mean.dim: "mean",
 }  # fmt: skip
-IDENTITY = {"sum": "0.0", "mean": "0.0", "max": "-float('inf')", "min": "float('inf')"}
-WHOLE = {"sum": "0", "mean": "0", "max": "-2147483648", "min": "2147483647"}
-"""The same where no floats are reduced."""
 
 CONSTANTS: set[Any] = {aten.full.default, aten.scalar_tensor.default, aten.arange.start_step, aten.zeros.default, aten.ones.default}
 
@@ -133,3 +130,10 @@ def reduced_dims(node: Node) -> tuple[tuple[int, ...], bool]:
     keep = bool(arguments[2]) if len(arguments) > 2 else bool(node.kwargs.get("keepdim", False))
     return tuple(sorted(d % len(shape) for d in dims)), keep
 
+
+def neutral(kind: str, floating: bool) -> str:
+    """What changes no result of a reduction of that kind."""
+    if kind in ("sum", "mean"):
+        return "0.0" if floating else "0"
+    ends = ("-float('inf')", "float('inf')") if floating else ("-2147483648", "2147483647")
+    return ends[kind == "min"]
