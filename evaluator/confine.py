@@ -162,13 +162,13 @@ def seccomp(*, compiler: bool) -> None:
         denied += [numbers[column] for numbers in (*_PROCESSES.values(), _MEMFD)]
         program += _only_if(_CLONE[column], _ANY_BIT, _CLONE_THREAD)
         program += [(_EQUAL, 0, 1, _CLONE3[column]), (_RETURN, 0, 0, _ERRNO | ENOSYS)]
+        # To outlive its parent, or to close what it uses to whoever watches it; what may fork could do so anyway.
+        program += [(_EQUAL, 0, 5, _PRCTL[column]), (_LOAD, 0, 0, 16), (_EQUAL, 2, 0, PR_SET_PDEATHSIG), (_EQUAL, 1, 0, PR_SET_DUMPABLE)]
+        program += [(_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _ERRNO | EPERM)]
     else:  # CUDA opens a local socket when it starts
         denied.remove(_DENIED["socket"][column])
         program += _only_if(_DENIED["socket"][column], _EQUAL, _AF_UNIX)
     program += _only_if(_TGKILL[column], _EQUAL, os.getpid())
-    # To outlive its parent, or to close what it uses to whoever watches it.
-    program += [(_EQUAL, 0, 5, _PRCTL[column]), (_LOAD, 0, 0, 16), (_EQUAL, 2, 0, PR_SET_PDEATHSIG), (_EQUAL, 1, 0, PR_SET_DUMPABLE)]
-    program += [(_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _ERRNO | EPERM)]
     for number in denied:
         if number >= 0:
             program += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ERRNO | EPERM)]
