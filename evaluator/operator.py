@@ -93,7 +93,7 @@ class OperatorProcess:
             raise FileNotFoundError(f"the variant has no {form}.py")
         self.form, self.device, self.walls, self.timeout = form, device, walls, timeout
         self.num_heads, self.head_dim, self.seed = num_heads, head_dim, seed
-        self._loaded = False
+        self._loaded = self._started = self._killed = False
         self._talk = Conversation(walls, device, memory, threads)
 
     def __enter__(self) -> Self:
@@ -108,6 +108,7 @@ class OperatorProcess:
 
     def kill(self) -> None:
         """End the process from another thread than the one that asks it, which then hears that it has ended."""
+        self._killed = True
         self._talk.jail.kill()
 
     @property
@@ -221,10 +222,19 @@ class OperatorProcess:
         self._load()
 
     def _load(self) -> None:
-        """Our own start has a patience of its own: a machine under load imports torch slowly, and no variant is to blame."""
+        """Our own start has a patience of its own: a machine under load imports torch slowly, and no variant is to blame.
+
+        Raises OSError where a process can't start before it is given one.
+        """
         if self._loaded:
             return
-        self._tell({"request": "start"}, {}, START_UP)
+        try:
+            self._tell({"request": "start"}, {}, START_UP)
+        except OperatorError as error:
+            if self._started or self._killed:
+                raise
+            raise OSError(f"a process behind the walls ({self.walls.level}) can't start on this machine: {error.message}") from None
+        self._started = True
         sources = {
             name: torch.frombuffer(bytearray(text.encode(errors="surrogatepass")), dtype=torch.uint8)
             for name, text in self.sources.items()

@@ -242,3 +242,17 @@ def test_a_process_that_failed_says_so_ever_after():
 def test_a_variant_that_cannot_be_loaded_is_told():
     with process("import torch\nraise RuntimeError('no')\n") as operator, pytest.raises(OperatorError, match="RuntimeError: no"):
         _ = operator.description
+
+
+def test_a_process_that_cannot_start_is_the_machines_fault(monkeypatch):
+    monkeypatch.setattr(sandbox, "_environment", lambda home: {"PATH": "/nowhere", "PYTHONHOME": "/nowhere"})
+    told = r"behind the walls \(plain\) can't start on this machine: .*ended with status"
+    with process(walls="off") as operator, pytest.raises(OSError, match=told):
+        operator.forward(inputs(), chunk_size=4)
+
+
+def test_a_process_that_is_ended_while_it_starts_has_failed_and_the_machine_has_not():
+    with process() as operator:
+        operator.kill()
+        with pytest.raises(OperatorError):
+            operator.forward(inputs(), chunk_size=4)
