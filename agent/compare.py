@@ -50,6 +50,23 @@ class Comparison:
         return {column: minus(self.scores.get(column), self.parent_scores.get(column)) for column in COLUMNS}
 
     @property
+    def mean(self) -> float | None:
+        return mean_score(dict(self.scores))
+
+    @property
+    def parent_mean(self) -> float | None:
+        return mean_score(dict(self.parent_scores))
+
+    @property
+    def mean_difference(self) -> float | None:
+        return minus(self.mean, self.parent_mean)
+
+    @property
+    def mean_noise(self) -> float | None:
+        """The smallest difference of two means that is not noise."""
+        return mean_bar(self.noise)
+
+    @property
     def versus_parent(self) -> Versus:
         """The verdict, where it is the parent that stands beside it."""
         return self.versus if self.against == self.parent else "unknown"
@@ -57,7 +74,7 @@ class Comparison:
     @property
     def versus(self) -> Versus:
         """By the MAD score: better or worse where the difference is above two sigma of a difference."""
-        return judged(minus(mean_score(dict(self.scores)), mean_score(dict(self.parent_scores))), mean_bar(self.noise))
+        return judged(self.mean_difference, self.mean_noise)
 
 
 def judged(difference: float | None, limit: float | None) -> Versus:

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from .text import one_line, printable
 
 _BEGUN = ".begun-"  # of a folder that is no entry yet
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # a file, or a folder that holds anything, is never replaced
+_LABEL = re.compile(r"(?:the )?(?:insights?|lessons?|reflections?|summary|analysis|conclusion|takeaway)(?: learned)?[ *]*(?::[ *]*|$)", re.IGNORECASE)
 _PROSE_LIMIT = 1 << 20
 
 
@@ -68,8 +70,8 @@ class Entry:
     def lesson(self) -> str | None:
         """The first line of its insight."""
         text = printable(read_text(self.folder / "insight.md", 8192) or "")
-        lines = [line.strip("# ").strip() for line in text.splitlines()]
-        return one_line(next((line for line in lines if line), "")) or None
+        lines = [line for raw in text.splitlines() if (line := _LABEL.sub("", raw.strip("# *")).strip("* "))]
+        return one_line(next(iter(lines), "")) or None
 
     def prose(self, name: str) -> str | None:
         """The text of one of its files, bounded."""

@@ -79,7 +79,7 @@ def goes_on(entry: Entry, root: Path) -> str | None:
 def waiting(entries: Iterable[Entry], root: Path) -> list[str]:
     """Which commands go on with them, in a few sentences."""
     told: dict[str, list[str]] = {}
-    for entry in entries:
+    for entry in (one for one in entries if lost(one) is None):
         told.setdefault(f"Interrupted: {_command(entry, root)} goes on with", []).append(entry.id)
     more = sum(map(len, list(told.values())[_TOLD:]))
     sentences = [f"{how} {_some(ids)}" for how, ids in told.items()][:_TOLD]

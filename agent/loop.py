@@ -17,7 +17,7 @@ from .policy import Brief
 from .proposal.patch import PatchError, apply, unified_diff
 from .proposal.reply import MOST_BYTES, Proposal, ReplyError, parse
 from .proposers import Setback
-from .records import Start
+from .records import SERVER_THEN, Start
 from .slots import as_they_end
 
 _GIVE_UP_AFTER = 3  # attempts in a row to which no model answered
@@ -28,7 +28,7 @@ class Unanswered(Failed):
 
     def __init__(self, error: LLMError, told: Failed | None = None) -> None:
         if told:
-            super().__init__(told.status, f"{told.reason} (the try after it: {error})", told.name)
+            super().__init__(told.status, f"{told.reason}{SERVER_THEN}{error})", told.name)
         else:
             super().__init__("reply-failed", str(error))
         self.sentence, self.fatal = str(error), error.fatal

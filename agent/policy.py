@@ -10,12 +10,13 @@ from itertools import islice
 from pathlib import Path
 
 from . import variants
-from .compare import BASELINE, scored
+from .compare import BASELINE, mean_bar, scored
 from .desk import Desk
 from .errors import BadInput
 from .history import Entry, Past
 from .listing import imported_lines
-from .records import COLUMNS, ProtocolInfo, Score, mean_score
+from .proposal.reply import ReplyError, parse
+from .records import COLUMNS, SERVER_THEN, ProtocolInfo, Score, mean_score
 from .text import one_line
 
 _ROWS, _LESSONS, _FAILURES, _REPORTED = 40, 30, 20, 30
@@ -51,6 +52,7 @@ class Brief:
     sources: Mapping[str, str]
     protocol: str
     noise: Mapping[str, float]  # column -> the standard deviation over seeds, where it was measured
+    mean_noise: float | None  # the smallest difference of two means that is not noise
     table: Sequence[Row]
     reported: Sequence[Row]  # by records of an earlier project; not measured here
     lessons: Sequence[Told]
@@ -78,6 +80,7 @@ def brief(
         variants.sources(variants.folder_of(root, name)),
         protocol.name,
         {column: sigma for column, sigma in protocol.noise.items() if sigma is not None},
+        mean_bar(protocol.noise),
         table(past, protocol, (name, BASELINE)),
         reported(lines),
         lessons(past, protocol),
@@ -94,7 +97,7 @@ def _new_parent(root: Path, past: Past, protocol: ProtocolInfo, number: int) -> 
     candidates = parents(root, past, protocol)
     if not candidates:
         raise BadInput(f"nothing to start from: no scored variant under {protocol.name} is in history/")
-    return choose(candidates, past, random.Random(number)).name or ""
+    return choose(candidates, past, random.Random(number), mean_bar(protocol.noise)).name or ""
 
 
 def _parent_of(begun: Entry, root: Path, past: Past, protocol: ProtocolInfo) -> str:
@@ -145,20 +148,28 @@ def _edited(root: Path, entry: Entry) -> bool:
     return entry.evaluation is None or not variants.holds(root, entry.name, entry.evaluation.variant.digest)
 
 
-def choose(candidates: Sequence[Entry], past: Past, rng: random.Random) -> Entry:
-    """Mostly one of the best; less often one that had many children, or whose children failed."""
+def choose(candidates: Sequence[Entry], past: Past, rng: random.Random, limit: float | None = None) -> Entry:
+    """Mostly one of the best; less often one that had many children, or whose children failed.
+
+    limit: the smallest difference of two means that is not noise, where it is known; what lies further below the best
+    than that is chosen less often, by e for each such step.
+    """
+    best = candidates[0].mad_score or 0.0
+    behind = [(best - (entry.mad_score or 0.0)) / limit if limit else 0.0 for entry in candidates]
     weights = [
-        (math.exp(-rank / _TEMPERATURE) + _CURIOSITY) * _freshness(entry, past)
+        (math.exp(-rank / _TEMPERATURE - max(0.0, behind[rank] - 1)) + _CURIOSITY) * _freshness(entry, past)
         for rank, entry in enumerate(candidates)
     ]
     return rng.choices(candidates, weights)[0]
 
 
 def _freshness(parent: Entry, past: Past) -> float:
+    """How little is known of its children, of those that say something of it: not of a server, nor of another protocol."""
     children = [
         entry.attempt
         for entry in past.entries
-        if entry.attempt and entry.attempt.parent == parent.name and entry.status != "interrupted"
+        if entry.attempt and entry.attempt.parent == parent.name and entry.attempt.protocol == parent.about.protocol
+        if entry.status not in ("interrupted", "reply-failed")
     ]
     under_way = sum(entry.running and entry.about.parent == parent.name for entry in past.entries)
     wasted = sum(child.status != "scored" or child.versus_parent == "worse" for child in children)
@@ -178,7 +189,7 @@ def table(past: Past, protocol: ProtocolInfo, always: Collection[str] = (BASELIN
             entry.attempt.versus_parent,
         )
         for entry in latest.values()
-        if entry.attempt
+        if entry.attempt and any(score is not None for score in entry.scores.values())
     ]
     rows.sort(key=lambda row: -1.0 if row.mad_score is None else row.mad_score, reverse=True)
     return rows[:_ROWS] + [row for row in rows[_ROWS:] if row.name in always]
@@ -208,7 +219,7 @@ def lessons(past: Past, protocol: ProtocolInfo) -> list[Told]:
     Each with the protocol that it was learned under; `smoke` measures no quality, so elsewhere its lessons are left out.
     """
     found = (
-        Told(entry.id, one_line(f"{entry.name} ({entry.evaluation.protocol.name})", 160), entry.lesson)
+        Told(entry.id, one_line(f"{entry.name} ({_mechanism(entry)}{entry.evaluation.protocol.name})", 240), entry.lesson)
         for entry in reversed(past.entries)
         if entry.status == "scored" and entry.about.kind == "attempt" and entry.evaluation
         if (protocol.name == "smoke" or entry.evaluation.protocol.name != "smoke") and entry.lesson
@@ -222,7 +233,7 @@ def failures(past: Past) -> list[Told]:
         Told(
             entry.id,
             one_line(entry.name or "(no name)", 120),
-            one_line(f"{entry.status}: {entry.attempt.error}"),
+            one_line(f"{entry.status}: {entry.attempt.error}".partition(SERVER_THEN)[0]),
         )
         for entry in past.entries
         if entry.attempt and entry.status.endswith("-failed") and not _unanswered(entry)
@@ -233,6 +244,15 @@ def failures(past: Past) -> list[Told]:
         latest.setdefault((told.name, told.text), told)
     kept = [replace(told, text=f"{told.text} ({times[key]} times)") if times[key] > 1 else told for key, told in latest.items()]
     return kept[:_FAILURES][::-1]
+
+
+def _mechanism(entry: Entry) -> str:
+    """In the words of its proposal, where one has them."""
+    try:
+        found = parse(entry.prose("proposal.md") or "").mechanism
+    except ReplyError:
+        return ""
+    return f"{one_line(found, 100)}; " if found else ""
 
 
 def _unanswered(entry: Entry) -> bool:

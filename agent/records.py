@@ -20,6 +20,8 @@ COLUMN_OF = {
 }
 """Task -> its column."""
 
+SERVER_THEN = " (the try after it: "
+"""In the reason of a failure: behind it stands what became of the server, which teaches nothing."""
 COLUMNS = tuple(COLUMN_OF.values())
 """The six columns of every results table, in its order."""
 

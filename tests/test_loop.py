@@ -300,6 +300,27 @@ def test_a_parent_is_mostly_one_of_the_best_and_not_always_the_same(root: Path, 
     chosen = [policy.choose(candidates, past, random.Random(seed)).name for seed in range(300)]
     assert chosen == [policy.choose(candidates, past, random.Random(seed)).name for seed in range(300)]
     assert chosen.count("high") > chosen.count("middle") > chosen.count("low") > 10
+    near, far = ([policy.choose(candidates, past, random.Random(seed), limit).name for seed in range(300)] for limit in (0.5, 0.1))
+    assert near.count("high") < far.count("high") < 300  # what is clearly worse is built on less often, and not never
+
+
+def test_a_server_and_another_protocol_say_nothing_of_a_parent(root: Path, make_job: MakeJob) -> None:
+    job = make_job([*["no proposal"] * 3, reply("bad", mark="reject")], tries=1)
+    list(loop.run(job, 3))
+    past = history.read(root)
+    assert policy._freshness(past.find("0000"), past) == 1
+    list(loop.run(job, 1))
+    past = history.read(root)
+    assert policy._freshness(past.find("0000"), past) < 1
+    other = replace(past.find("0000"), about=past.find("0000").about.model_copy(update={"protocol": "mad"}))
+    assert policy._freshness(other, past) == 1
+
+
+@pytest.mark.parametrize("head", ["", "## Insight\n\n", "**Lesson:** ", "# Lessons learned\n\n**Lesson:** ", "Insight: ", "### The insight:\n"])
+def test_a_lesson_is_the_first_line_that_says_something(root: Path, make_job: MakeJob, head: str) -> None:
+    list(loop.run(make_job(), 0))
+    (root / "history" / "0000" / "insight.md").write_text(f"{head}Insights of scale matter.\n\nMore.\n")
+    assert history.read(root).entries[0].lesson == "Insights of scale matter."
 
 
 def test_scores_of_another_protocol_do_not_count(root: Path, make_job: MakeJob) -> None:
@@ -345,7 +366,9 @@ def test_what_the_gates_said_outlives_a_server_that_fails_after_it(root: Path, m
     entry = history.read(root).entries[-1]
     assert (entry.name, entry.status) == ("one", "check-failed")
     (told,) = policy.failures(history.read(root))
-    assert (told.name, "(the try after it: the context is too long)" in told.text) == ("one", True)
+    assert entry.attempt
+    assert (entry.attempt.error or "").endswith(" (the try after it: the context is too long)")
+    assert (told.name, "causal" in told.text, "context" in told.text) == ("one", True, False)
 
 
 def test_a_partial_row_that_came_later_hides_no_whole_one(root: Path, make_job: MakeJob) -> None:
@@ -368,7 +391,7 @@ def test_a_brief_holds_the_row_of_its_parent_and_of_the_baseline(root: Path, mak
         loop.score_stored(make_job(), name)
     monkeypatch.setattr(policy, "_ROWS", 1)
     past, job = history.read(root), make_job()
-    briefs = [policy.brief(root, past, job.protocol, 0, turn, job.desk) for turn in range(30)]
+    briefs = [policy.brief(root, past, job.protocol, 0, turn, job.desk) for turn in range(400)]
     assert {brief.parent for brief in briefs} == {"delta_net", "middle", "high"}
     assert all([row.name for row in brief.table] == list(dict.fromkeys(["high", brief.parent, "delta_net"])) for brief in briefs)
 

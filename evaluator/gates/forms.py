@@ -21,7 +21,7 @@ def recurrence(operator: OperatorProcess, probe: Probe) -> dict[str, object] | N
     found = operator.recurrence(x, grad_o)
     o, grads = operator.vjp(x, grad_o, chunk_size=probe.chunk_size)
     if (moved := apart(found.o, o)) > another_way(operator, probe, x, o):
-        raise Rejected(f"recurrence and delta_rule differ by {moved:.3g} of the largest output")
+        raise Rejected(f"recurrence and delta_rule differ by {moved:.3g} of the largest output; change it likewise, or leave it out")
     for name, grad in grads.items():
         other = found.grads[name]
         if grad is not None and (other is None or _far(grad, other, probe)):
