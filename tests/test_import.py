@@ -401,3 +401,12 @@ def test_a_folder_that_is_no_project_takes_no_import(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"there is no .*variants: --root needs the project's variants/"):
         list(import_files(tmp_path, [tmp_path / "good.csv"], None, print))
     assert not (tmp_path / "history").exists()
+
+
+@pytest.mark.parametrize("mark", ["Insights:", "## Insights", "**Insights**", "**Insights:**", "Insight"])
+@pytest.mark.parametrize("stamp", ["20240131_235959", ""])
+def test_insights_may_have_a_heading_in_other_words(mark: str, stamp: str) -> None:
+    found = parse(record(stamp=stamp, insights=f"{mark}\n{INSIGHT}").encode())
+    assert (found.insights, found.name, [line.name for line in found.lines]) == (INSIGHT, "wider_net", ["plain_net", "other (v2) net"])
+    cut = f"The table first.\n\n{mark}\n{INSIGHT}"  # no prose before it is lost
+    assert (parse(record(insights=cut).encode()).insights or "").startswith("The table first.")

@@ -13,6 +13,7 @@ from . import labels
 from .header import is_header
 from .table import STAMP, Line, Table
 
+_HEADING = re.compile(r"^[ \t]*(?:#+[ \t]*|\*\*)?Insights?[ \t]*(?:\*\*)?[ \t]*:?(?:\*\*)?[ \t]*$", re.MULTILINE | re.IGNORECASE)
 _INSIGHTS = re.compile(r"^[ \t]*-{2,}[ \t]*Insights?[ \t]*-{2,}[ \t]*$", re.MULTILINE | re.IGNORECASE)
 _ENCODINGS = ("utf-8", "gb2312", "latin-1")
 
@@ -67,7 +68,7 @@ def parse(data: bytes) -> OldRecord:
         raise BadInput(f"it holds {count} records, each with its time stamp and insights: a file for each can be imported")
     oddities = [assumed] if assumed else []
     text, in_front = _without_what_stands_in_front(text)
-    mark = _INSIGHTS.search(text)
+    mark = _INSIGHTS.search(text) or _heading(text)
     head, tail = (text[: mark.start()], text[mark.end() :]) if mark else (text, "")
     if mark and (stamp := STAMP.search(head)):  # labels may stand between the two
         kept, more = labels.split_off(head[stamp.end() :].split("\n"))
@@ -83,6 +84,15 @@ def parse(data: bytes) -> OldRecord:
     if mark and not insights.strip():
         oddities.append("the insights are empty")
     return OldRecord(tuple(lines), _stamp(head, oddities), insights or None, said.name, said.success, tuple(oddities), table.lack)
+
+
+def _heading(text: str) -> re.Match[str] | None:
+    """A heading in other words, where the table is before it and no prose that would be cut in two."""
+    found, stamp = _HEADING.search(text), STAMP.search(text)
+    if found is None or any(map(is_header, text[found.end() :].split("\n"))):
+        return None
+    begun = stamp is not None and (stamp.start() > found.start() or bool(text[stamp.end() : found.start()].strip()))
+    return None if begun else found
 
 
 def _without_mark(text: str, oddities: list[str]) -> tuple[str, str]:
