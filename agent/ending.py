@@ -33,6 +33,10 @@ _OF_THE_MACHINE = {
     errno.EXDEV,
 }
 
+_LATER = {
+    "run": "; the next run takes up what was under way, where its reply had come",
+    "score": "; the next one takes up what was under way",
+}
 _USAGE: Any = typer.BadParameter.__mro__[1]  # UsageError, of whichever click typer brings along
 
 
@@ -53,9 +57,7 @@ class Sentences(TyperGroup):
                 _print_error(error.format_message())
             raise  # typer tells how the command is used, and ends with 2
         except KeyboardInterrupt:
-            later = "; the next run takes up what was under way, where its reply had come" if command == "run" else ""
-            later = "; the next one takes up what was under way" if command == "score" else later
-            _end(f"stopped{later}", STATUS, wants_json)
+            _end(f"stopped{_LATER.get(command, '')}", STATUS, wants_json)
         except OSError as error:
             if error.errno not in _OF_THE_MACHINE:
                 raise

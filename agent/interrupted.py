@@ -10,7 +10,7 @@ from pathlib import Path
 from . import variants
 from .errors import BadInput
 from .history import Entry, Past, read_check
-from .proposal.reply import ReplyError, parse
+from .proposal.reply import parsed
 from .text import one_line
 
 _TOLD = 3  # entries of one sentence, and sentences: a list that comes again at every start is not read
@@ -114,7 +114,5 @@ def proposed_name(entry: Entry) -> str | None:
     """The name in its proposal; None for an attempt at a variant that was stored before."""
     if entry.name is not None:
         return None
-    try:
-        return parse(stored_reply(entry) or "").name
-    except ReplyError:
-        return None
+    found = parsed(stored_reply(entry))
+    return found.name if found else None

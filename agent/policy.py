@@ -15,7 +15,7 @@ from .desk import Desk
 from .errors import BadInput
 from .history import Entry, Past
 from .listing import imported_lines
-from .proposal.reply import ReplyError, parse
+from .proposal.reply import parsed
 from .records import COLUMNS, SERVER_THEN, ProtocolInfo, Score, mean_score
 from .text import one_line
 
@@ -248,11 +248,8 @@ def failures(past: Past) -> list[Told]:
 
 def _mechanism(entry: Entry) -> str:
     """In the words of its proposal, where one has them."""
-    try:
-        found = parse(entry.prose("proposal.md") or "").mechanism
-    except ReplyError:
-        return ""
-    return f"{one_line(found, 100)}; " if found else ""
+    found = parsed(entry.prose("proposal.md"))
+    return f"{one_line(found.mechanism, 100)}; " if found and found.mechanism else ""
 
 
 def _unanswered(entry: Entry) -> bool:

@@ -16,7 +16,7 @@ from .exchange import totals
 from .history import Entry, Past, read_check
 from .interrupted import goes_on, known_name
 from .listing import cell, imported_lines, rows, settings_done
-from .proposal.reply import Proposal, ReplyError, parse
+from .proposal.reply import Proposal, parsed
 from .records import COLUMNS, Evaluation, Score, mean_name, mean_score
 from .repo import committed_source, holds_source
 from .text import one_line, printable
@@ -168,10 +168,7 @@ def _prose(proposal: Proposal) -> str:
 
 
 def proposal_of(entry: Entry) -> Proposal | None:
-    try:
-        return parse(entry.prose("proposal.md") or "")
-    except ReplyError:
-        return None
+    return parsed(entry.prose("proposal.md"))
 
 
 def measured(entry: Entry, past: Past) -> Iterator[RenderableType]:

@@ -94,7 +94,8 @@ def train(trainer: Renewable, setting: Setting, listener: Listener, folder: Path
             outcomes.append(found)
             until = _earliest(found, until, job.protocol.stop_accuracy)
             if late := [o for o in outcomes if any(o.until.get(r.seed, job.protocol.epochs) > until.get(r.seed, n) < n for r, n in o.lengths)]:
-                checkpoint.forget(folder, setting) if folder else None
+                if folder:
+                    checkpoint.forget(folder, setting)
                 outcomes = [o for o in outcomes if o not in late]
                 groups += [o.runs for o in late]
         except OperatorError as error:

@@ -11,7 +11,7 @@ from ..records import COLUMNS
 from ..text import one_line, printable
 from .edits import AnyEdit, ReplyError
 from .scan import FENCE, find_edits
-from .thoughts import is_unfinished, without_thoughts
+from .thoughts import WRAPPERS, is_unfinished, without_thoughts
 
 __all__ = ["MOST_BYTES", "Proposal", "ReplyError", "parse"]
 
@@ -34,7 +34,6 @@ _EXPECTED = re.compile(
     r"([A-Za-z][A-Za-z _-]{0,40}?)[\s:=]*([+-]?(?:[0-9]{1,6}(?:\.[0-9]{0,12})?|\.[0-9]{1,12}))"
 )
 _HEADING = re.compile(r"(#{1,6})\s+(\S.*)")
-_WRAPPERS = {"markdown", "md", "text", "txt", ""}
 _NOTHING = ("none", "unknown", "n/a", "-")
 _FORMAT = "begin with '# Title', then 'Name: slug', 'Mechanism: class', 'Prediction: Compress +0.01, ...'"
 
@@ -74,6 +73,14 @@ def parse(text: str) -> Proposal:
     )
 
 
+def parsed(text: str | None) -> Proposal | None:
+    """The proposal of a reply, None where there is none that can be read."""
+    try:
+        return parse(text or "")
+    except ReplyError:
+        return None
+
+
 def _clean_line_ends(text: str) -> str:
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     if "\x00" in text or any("\ud800" <= c <= "\udfff" for c in text):
@@ -102,7 +109,7 @@ def _unwrapped(text: str) -> str:
     (first, opens), (last, closes) = fences[0], fences[-1]
     within = lines[first + 1 : fences[1][0]]
     named = not any(_label(line)[0] == "name" for line in lines[:first]) and any(_label(line)[0] == "name" for line in within)
-    wrapped = opens[2].strip().lower() in _WRAPPERS and closes[1].startswith(opens[1]) and not closes[2]
+    wrapped = opens[2].strip().lower() in WRAPPERS and closes[1].startswith(opens[1]) and not closes[2]
     return "\n".join(lines[first + 1 : last]) if wrapped and named else text
 
 

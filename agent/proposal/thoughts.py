@@ -3,9 +3,12 @@
 import re
 from bisect import bisect_left
 
+from .scan import FENCE
+
 _TAG = re.compile(r"<(/?)(?:think|thinking|thought|reasoning|analysis|scratchpad)>", re.IGNORECASE)
 _NAME = re.compile(r"^[ \t>*_`+#-]*name[ \t*_`]*:", re.IGNORECASE | re.MULTILINE)
-_WRAPPED = re.compile(r"(`{3,}|~{3,})[ \t]*(?:markdown|md|text|txt)?[ \t]*\n(.*)\n[ \t]*\1[ \t]*", re.IGNORECASE | re.DOTALL)
+WRAPPERS = {"markdown", "md", "text", "txt", ""}
+"""What a fence around a whole answer calls itself."""
 
 
 def without_thoughts(text: str) -> str:
@@ -36,5 +39,7 @@ def is_unfinished(text: str) -> bool:
 
 def unwrapped(text: str) -> str:
     """Without one fence around all of it."""
-    found = _WRAPPED.fullmatch(text.strip())
-    return found[2] if found and found[1] not in found[2] else text
+    lines = text.strip().split("\n")
+    opens, body = FENCE.fullmatch(lines[0].strip()), "\n".join(lines[1:-1])
+    wrapped = opens and len(lines) > 2 and opens[2].strip().lower() in WRAPPERS and lines[-1].strip() == opens[1]
+    return body if wrapped and opens and opens[1] not in body else text
