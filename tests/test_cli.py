@@ -116,10 +116,10 @@ def test_without_a_key_the_catalogue_proposes(root: Path) -> None:
 
 
 def test_a_run_that_no_server_answers_ends_with_a_sentence(root: Path, httpserver: HTTPServer) -> None:
-    httpserver.expect_request("/v1/chat/completions").respond_with_data("busy", status=503)
+    httpserver.expect_request("/v1/chat/completions").respond_with_data("busy", status=500)
     done = agent(root, "run", "--base-url", httpserver.url_for("/v1"), AGENT_RETRIES="1")
     assert done.exit_code == 3
-    assert "answered with status 503" in done.stderr.splitlines()[-1]
+    assert "answered with status 500" in done.stderr.splitlines()[-1]
     assert "busy; trying again in 0.5 s (1 of 1)\n" in done.stdout
     assert document(agent(root, "list", "--json"))[1]["status"] == "reply-failed"  # type: ignore[index]
 

@@ -200,8 +200,8 @@ def test_half_an_answer_or_an_error_inside_one_is_asked_again(httpserver: HTTPSe
 
 
 def test_a_lasting_failure_is_a_sentence(httpserver: HTTPServer) -> None:
-    httpserver.expect_request(PATH).respond_with_data("<html>bad gateway</html>" * 1000, status=502)
-    assert "status 502" in failure(httpserver, retries=1)
+    httpserver.expect_request(PATH).respond_with_data("<html>bad gateway</html>" * 1000, status=500)
+    assert "status 500" in failure(httpserver, retries=1)
     assert len(httpserver.log) == 2
 
 

@@ -130,7 +130,27 @@ def test_each_wait_is_told(httpserver: HTTPServer, said: list[str], again: str) 
     httpserver.expect_request(PATH).respond_with_json(completion())
     model(httpserver.url_for("/v1"), said, retries=3)(MESSAGES)
     seconds = "0.05" if again == "0.05" else "0.5"
-    assert said == [f"the server at {place(httpserver)} answered with status 503 for model 'm': busy; trying again in {seconds} s (1 of 3)"]
+    assert said == [f"the server at {place(httpserver)} answered with status 503 for model 'm': busy; trying again in {seconds} s (1 of 10)"]
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_a_server_that_restarts_behind_its_proxy_is_waited_for_once(
+    httpserver: HTTPServer, said: list[str], status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llm, "_LONGEST_PAUSE", 0.01)
+    for _ in range(9):
+        httpserver.expect_ordered_request(PATH).respond_with_data("away", status=status)
+    httpserver.expect_ordered_request(PATH).respond_with_json(completion("back"))
+    asked = model(httpserver.url_for("/v1"), said, retries=3)
+    assert asked(MESSAGES).text == "back"
+    assert said[-1].endswith("(9 of 10)")
+    httpserver.clear()
+    httpserver.expect_request(PATH).respond_with_data("away", status=status)
+    for tries in (11, 4):  # the minute is not given again to a server that let one go by
+        del httpserver.log[:]
+        with pytest.raises(LLMError, match=f"status {status}"):
+            asked(MESSAGES)
+        assert len(httpserver.log) == tries
 
 
 @pytest.mark.parametrize("again", ["3600", "inf", "Fri, 31 Dec 2100 23:59:59 GMT"])

@@ -29,7 +29,9 @@ _CONNECT = 10.0  # seconds for a connection
 _LOOK = 15.0  # seconds for the list of models
 _FIRST_WORD = 30.0  # seconds without an answer until that is told, and then again at twice the time
 _MOST_REDIRECTS = 5
-_RESTART = 7  # more tries where nothing listens: about a minute, in which a local server is there again
+_LONGEST_PAUSE = 8.0  # seconds between two tries, where the server does not ask for more
+_RESTART = 7  # more tries where nothing listens, or nothing behind a proxy: about a minute, in which a server is there again
+_DOWN = (502, 503, 504)  # what a proxy says whose server is away, and a server that is overloaded or still loads its model
 _UNREACHABLE = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError, httpx2.UnsupportedProtocol)
 _IN_VAIN = (httpx2.TooManyRedirects, httpx2.UnsupportedProtocol)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # what the name of a header may be
@@ -65,6 +67,7 @@ class OpenAIModel:
     ) -> None:
         self._name, self._deadline, self._prices, self._tell = name, deadline, prices, say
         self._key, self._retries = key, retries
+        self._waits_for_restarts = True  # not again after a minute in vain, until there was an answer
         self._url = httpx2.URL(base_url)
         self._secrets = tuple(secret for secret in (key, self._url.password) if secret)
         self._require_headers()
@@ -145,6 +148,7 @@ class OpenAIModel:
                     try:
                         response = await client.chat.completions.with_raw_response.create(model=self._name, messages=asked)
                         answer = read(self._cleaned(response.content), route.server)
+                        self._waits_for_restarts = True
                         break
                     except (openai.OpenAIError, Passing) as error:
                         pause = self._pause(error, route, again, end - loop.time())
@@ -166,8 +170,10 @@ class OpenAIModel:
         """Seconds until the next try, which is told; raises the failure where no other try could help."""
         failure = error if isinstance(error, Passing) else self._failure(error, route)
         seconds = _seconds_until(error, again)
-        restarts = isinstance(error.__cause__, httpx2.ConnectError) and self._retries > 0
-        if seconds is None or again > self._retries + (_RESTART if restarts else 0):
+        restarts = self._waits_for_restarts and self._retries > 0 and _is_down(error)
+        most = self._retries + (_RESTART if restarts else 0)
+        if seconds is None or again > most:
+            self._waits_for_restarts &= not restarts
             raise failure from error
         if seconds > left:
             raise LLMError(
@@ -175,7 +181,7 @@ class OpenAIModel:
                 fatal=seconds > self._deadline,
             ) from error
         shown = f"{seconds:.2g} s" if seconds < 10 else span(seconds)
-        self._say(f"{failure}; trying again in {shown}{'' if restarts else f' ({again} of {self._retries})'}")
+        self._say(f"{failure}; trying again in {shown} ({again} of {most})")
         return seconds
 
     async def _list(self, route: Route) -> tuple[list[str], bool]:
@@ -222,7 +228,7 @@ class OpenAIModel:
 
 def _seconds_until(error: openai.OpenAIError | Passing, again: int) -> float | None:
     """Until the next try, as the server asks or else twice as long each time; None where it would be in vain."""
-    seconds: float = min(0.25 * 2**again, 8.0)
+    seconds: float = min(0.25 * 2**again, _LONGEST_PAUSE)
     if isinstance(error, Passing):
         return seconds
     if isinstance(error, openai.APIConnectionError):
@@ -233,6 +239,11 @@ def _seconds_until(error: openai.OpenAIError | Passing, again: int) -> float | N
     if {"true": True, "false": False}.get(asked.get("x-should-retry", ""), passes(error.status_code)):
         return _retry_after(asked) or seconds
     return None
+
+
+def _is_down(error: Exception) -> bool:
+    """Whether nothing was there to answer."""
+    return isinstance(error.__cause__, httpx2.ConnectError) or getattr(error, "status_code", None) in _DOWN
 
 
 def _retry_after(headers: httpx2.Headers) -> float | None:
