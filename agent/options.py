@@ -41,7 +41,7 @@ NoCommit = Annotated[bool, typer.Option("--no-commit", help="Leave git alone.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="An entry, as `agent list` names it.")]
 Iterations = Annotated[
     int | None,
-    typer.Option("--iterations", metavar="N", help="How many proposals; 0 only finishes what was interrupted. [1]"),
+    typer.Option("--iterations", metavar="N", help="How many proposals; 0 only finishes what was interrupted, and the baseline. [1]"),
 ]
 Parallel = Annotated[
     int | None,

@@ -24,6 +24,7 @@ from .text import one_line
 from .threads import aside
 
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+_WHERE = "set OPENAI_API_KEY, or give --base-url for a server of your own"
 _LONGEST_KEY = 8192  # servers take no header that is longer
 
 
@@ -52,6 +53,8 @@ def proposer_for(job: Job, settings: Settings) -> Job:
     proposer: Proposer
     match settings.chosen_proposer:
         case "catalogue":
+            if settings.proposer is None and "model" in settings.model_fields_set:  # it would be a night without that model
+                raise BadInput(f"no server to ask for the model {settings.model!r}: {_WHERE}; --proposer catalogue asks none")
             proposer = Catalogue()
         case "manual":
             prompts.require(job.root)
@@ -59,9 +62,7 @@ def proposer_for(job: Job, settings: Settings) -> Job:
         case "openai":
             prompts.require(job.root)
             if not settings.key and not settings.server:
-                raise BadInput(
-                    "no model to ask: set OPENAI_API_KEY, or give --base-url for a server of your own"
-                )
+                raise BadInput(f"no model to ask: {_WHERE}")
             proposer = Prompted(job.root, "openai", settings.model, _model(settings, job.reporter.say))
     return replace(job, proposer=proposer)
 

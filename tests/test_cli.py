@@ -267,6 +267,7 @@ def test_show_prints_what_the_files_say(root: Path) -> None:
         (["score", "delta_net", "--device", "cuda"], 3, "no CUDA GPU"),
         (["score", "delta_net", "--ray", "nobody:1"], 3, "no Ray cluster answers there"),
         (["run", "--ray", "nobody:1"], 3, "no Ray cluster answers there"),
+        (["run", "--model", "m"], 2, "agent: no server to ask for the model 'm': set OPENAI_API_KEY, or give --base-url"),
         (["run", "--iterations", "-1"], 2, "agent: --iterations -1: it must be at least 0\n"),
         (["run", "--parallel", "0"], 2, "agent: --parallel 0: it must be at least 1\n"),
         (["run", "--parallel", "65"], 2, "agent: --parallel 65: it must be at most 64\n"),

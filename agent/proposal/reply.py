@@ -34,6 +34,7 @@ _EXPECTED = re.compile(
     r"([A-Za-z][A-Za-z _-]{0,40}?)[\s:=]*([+-]?(?:[0-9]{1,6}(?:\.[0-9]{0,12})?|\.[0-9]{1,12}))"
 )
 _HEADING = re.compile(r"(#{1,6})\s+(\S.*)")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _-]*")
 _NOTHING = ("none", "unknown", "n/a", "-")
 _FORMAT = "begin with '# Title', then 'Name: slug', 'Mechanism: class', 'Prediction: Compress +0.01, ...'"
 
@@ -159,7 +160,8 @@ def _title(line: str) -> str:
 
 
 def _name(values: list[str]) -> str:
-    names = list(dict.fromkeys(map(_bare, values)))
+    """The name as a slug: what differs from one in case, blanks and hyphens alone is no reason for another try."""
+    names = list(dict.fromkeys(_lowered(_bare(value)) for value in values))
     if len(names) > 1:
         raise ReplyError(
             f"The reply gives two names, {names[0][:60]!a} and {names[1][:60]!a}: give one."
@@ -170,6 +172,10 @@ def _name(values: list[str]) -> str:
         slug = re.sub(r"[^a-z0-9]+", "_", names[0][:200].lower()).strip("_")[:96]
         hint = f" For example: {slug}." if _is_name(slug) else ""
         raise ReplyError(f"{error}{hint}") from error
+
+
+def _lowered(name: str) -> str:
+    return re.sub(r"[ -]+", "_", name.lower()) if _PLAIN_NAME.fullmatch(name) else name
 
 
 def _is_name(text: str) -> bool:
