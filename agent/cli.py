@@ -253,7 +253,7 @@ def check(
     raise typer.Exit(0 if report.verdict == "pass" else 1)
 
 
-@app.command("import")
+@app.command("import", epilog=options.RECORD_FORM)
 def import_(
     files: options.Files,
     json_: options.Json = False,

@@ -110,3 +110,25 @@ Files = Annotated[
 GateSeed = Annotated[
     int | None, typer.Option("--seed", metavar="S", help="Of the gates' random inputs. [fresh]")
 ]
+RECORD_FORM = """\b
+A record, of which any part may be missing:
+\b
+                  Compress  Context Recall  Fuzzy Recall  Memorize  ...
+  0    delta_net      0.48            0.99          0.19      0.34  ...
+  1  wider_state      0.51            0.99          0.21      0.36  ...
+\b
+  20250618_093000
+\b
+  --- Insights ---
+  What was learned, in any words.
+\b
+  Name
+  wider_state
+\b
+  Success
+  true
+
+Columns stand between blanks, tabs, commas, semicolons or bars, or a task has
+a line of its own; the tasks in any spelling, scores from 0 to 1 or with a
+percent sign. One record a file."""
+"""What `agent import --help` shows of the files it takes."""

@@ -206,8 +206,8 @@ def imported(past: Past) -> dict[str, dict[str, float]]:
 
 
 def reported(lines: Mapping[str, dict[str, float]]) -> list[Row]:
-    """The best of what was imported: other code made it, under another protocol."""
-    scored_lines = {name: scores for name, scores in lines.items() if scores}
+    """The best of what was imported: other code made it, under another protocol. What can be no accuracy leads nobody."""
+    scored_lines = {name: scores for name, scores in lines.items() if scores and all(0 <= score <= 1 for score in scores.values())}
     whole: dict[str, dict[str, Score]] = {n: {c: s.get(c) for c in COLUMNS} for n, s in scored_lines.items()}
     rows = [Row(one_line(n, 120), None, scores, mean_score(scores), "unknown") for n, scores in whole.items()]
     return sorted(rows, key=lambda row: -1.0 if row.mad_score is None else row.mad_score, reverse=True)[:_REPORTED]

@@ -129,6 +129,8 @@ def _known(entry: Entry, root: Path) -> Iterator[tuple[str, str | None]]:
     yield "status", entry.status + (f": {attempt.error}" if attempt and attempt.error else "")
     yield "goes on", goes_on(entry, root)
     yield "kind", about.kind + (f" of {about.source}" if about.source else "")
+    if entry.is_imported and attempt and attempt.success is not None:
+        yield "success", f"{attempt.success}, as the record says".lower()
     yield "parent", about.parent
     yield "proposer", " ".join(filter(None, (about.proposer, about.model)))
     yield "started", about.started.isoformat(" ") if about.started else None

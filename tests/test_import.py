@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from agent import history, listing
+from agent import history, listing, policy
 from agent.earlier.importer import Imported, import_files
 from agent.earlier.record import decode, parse
 from agent.earlier.table import Line
 from agent.errors import BadInput
+from agent.options import RECORD_FORM
 from agent.records import COLUMNS
 
 HEADER = "Unnamed: 0  Compress  Context Recall  Fuzzy Recall  Memorize  Noisy Recall  Selective Copy"
@@ -211,9 +212,20 @@ def test_a_table_is_read_whatever_separates_its_cells_and_however_the_six_are_sp
         ("Rank,Model,Compress,Notes,Memorize\n1,net,0.1,a note,0.2", [("net", "0.1", "0.2")], "none of the six stay in record.txt alone: Rank, Notes"),
         ('Model,Compress,Params,Memorize\nnet,0.1,"1,234",0.2', [("net", "0.1", "0.2")], "none of the six stay in record.txt alone: Params"),
         ("Model,Compress,Memorize\na,0.1,x\nb,0.3,0.4", [("a", "0.1", None), ("b", "0.3", "0.4")], "the row 'a' has 'x' as Memorize, which is no plain number"),
-        ("Model,Compress,Memorize\na,10%,0.2", [("a", None, "0.2")], "the row 'a' has '10%' as Compress, which is no plain number"),
-        ("Model;Compress;Memorize\na;0,1;0.2", [("a", None, "0.2")], "the row 'a' has '0,1' as Compress, which is no plain number"),
-        ("Model  Compress  Memorize\na  0.1±0.01  0.2", [("a", None, "0.2")], "the row 'a' has '0.1±0.01' as Compress, which is no plain number"),
+        ("Model,Compress,Memorize\na,10%,0.2", [("a", "0.10", "0.2")], "scores are written otherwise than as plain numbers: '10%' as 0.10"),
+        ("Model;Compress;Memorize\na;0,1;0.2", [("a", "0.1", "0.2")], "scores are written otherwise than as plain numbers: '0,1' as 0.1"),
+        ("Model  Compress  Memorize\na  0.1±0.01  0.2", [("a", "0.1", "0.2")], "scores are written otherwise than as plain numbers: '0.1±0.01' as 0.1"),
+        ("Model,Compress (%),Memorize\na,48.1,0.2", [("a", "0.481", "0.2")], "'48.1%' as 0.481"),
+        ("Model,Compress,Memorize\na,**0.1**,0.2\u2020", [("a", "0.1", "0.2")], "'**0.1**' as 0.1"),
+        ("Model,Compress,Memorize\na,0.10 (-0.18),12.5 \u00b1 0.3%", [("a", "0.10", "0.125")], "'0.10 (-0.18)' as 0.10"),
+        ("\u2502 Model \u2502 Compress \u2502 Memorize \u2502\n\u251c\u2500\u2500\u253c\u2500\u2500\u2524\n\u2502 a \u2502 0.1 \u2502 0.2 \u2502", [("a", "0.1", "0.2")], "the row 'a' has no"),
+        ("Model,test/compression_acc,Memorisation Score\na,0.1,0.2", [("a", "0.1", "0.2")], "Memorisation Score as Memorize"),
+        ("Model,Compress,Memorize\na,0.1,0.2 \\\\\nb,0.3,0.4", [("a", "0.1", None), ("b", "0.3", "0.4")], "which is no plain number"),
+        ("task,score\ncompression,0.1\nmemorization,0.2", [("", "0.1", "0.2")], "the scores stand a task a line"),
+        ("- **Compress**: 0.1\n- Memorize: 20%", [("", "0.1", "0.20")], "the scores stand a task a line"),
+        ("{'Compress': 0.1, 'Memorize': 0.2}", [("", "0.1", "0.2")], "the scores stand a task a line"),
+        ("| Task | a | b |\n|---|---|---|\n| Compress | 0.1 | 0.3 |\n| Memorize | 0.2 | 0.4 |", [("a", "0.1", "0.2"), ("b", "0.3", "0.4")], "the scores stand a task a line"),
+        ("          a    b\nCompress  0.1  0.3\nMemorize  0.2  0.4", [("a", "0.1", "0.2"), ("b", "0.3", "0.4")], "the scores stand a task a line"),
         ('Model,Compress,Memorize\na,"1,234",0.2', [("a", None, "0.2")], "the row 'a' has '1,234' as Compress, which is no plain number"),
         ("Model,Compress,Memorize\na,1.5,0.2", [("a", "1.5", "0.2")], "which is outside of 0 to 1: kept as it stands"),
         ("Model,Compress,Memorize\n,0.1,0.2", [("", "0.1", "0.2")], "row line 0 of the table has no name"),
@@ -324,10 +336,10 @@ def test_a_file_that_is_no_record_is_refused_and_the_others_are_not(root: Path) 
     assert "does not look like a record" in (done["picture"].refused or "")
     assert done["good"].id == "0000"
     done = bring(root, bad="name,Compress,Memorize\none,0.1\ntwo,x,y", bare="name,Compress,Memorize\n", other="Model,Accuracy\nnet,0.4\n")
-    assert [imported.refused for imported in done.values()] == [
-        "it holds nothing but a score table with no row that can be read ('one,0.1'): no insights, no name",
-        "it holds nothing but a score table without rows: no insights, no name",
-        "it holds nothing but a table without any of the six columns ('Model,Accuracy'): no insights, no name",
+    assert [str(imported.refused).partition(": no insights and no name")[0] for imported in done.values()] == [
+        "it holds nothing but a score table with no row that can be read ('one,0.1')",
+        "it holds nothing but a score table without rows",
+        "it holds nothing but a table without any of the six columns ('Model,Accuracy')",
     ]
     missing = next(iter(import_files(root, [root / "nowhere.txt"], None, print)))
     assert missing.refused == "No such file or directory"
@@ -410,3 +422,61 @@ def test_insights_may_have_a_heading_in_other_words(mark: str, stamp: str) -> No
     assert (found.insights, found.name, [line.name for line in found.lines]) == (INSIGHT, "wider_net", ["plain_net", "other (v2) net"])
     cut = f"The table first.\n\n{mark}\n{INSIGHT}"  # no prose before it is lost
     assert (parse(record(insights=cut).encode()).insights or "").startswith("The table first.")
+
+
+@pytest.mark.parametrize("mark", ["## Takeaways", "What we learned:", "Insight"])
+def test_without_time_stamp_and_mark_insights_begin_below_the_table(mark: str) -> None:
+    text = f"Name: gate\n\nModel,Compress,Memorize\na,0.1,0.2\nb,broken\n\n{mark}\n\nThe gate helps."
+    found = parse(text.encode())
+    assert found.insights is not None
+    assert found.insights.endswith("The gate helps.")
+    assert (found.name, [line.name for line in found.lines]) == ("gate", ["a"])
+    assert "this line of the table is not understood: 'b,broken'" in found.oddities
+
+
+@pytest.mark.parametrize(
+    ("text", "insights"),
+    [
+        ("Name: gate\nSuccess: false\n\nInsights:\nIt explodes.", "It explodes."),
+        ("Name: gate\n\nIt explodes.\n\nSuccess: false", "It explodes."),
+        ("Experiment: `gate`\nSuccess: **no**\n\nTraceback\n\nInsight: It explodes.", "It explodes."),
+        ("Insights\n\nIt explodes.\n\n- **Name**: gate\n- **Success**: false", "It explodes."),
+    ],
+)
+def test_a_failed_attempt_needs_no_table(text: str, insights: str) -> None:
+    found = parse(text.encode())
+    assert (found.name, found.success, found.insights, found.lines) == ("gate", False, insights, ())
+
+
+def test_the_only_row_without_a_name_has_that_of_the_record() -> None:
+    found = parse(record("Compress: 0.1, Memorize: 0.2", header="").encode())
+    assert found.lines == (Line("wider_net", {"Compress": "0.1", "Memorize": "0.2"}),)
+
+
+def test_differences_are_no_scores() -> None:
+    for line in ("Prediction: Compress +0.01, Memorize +0.02", "Compress  -0.01\nMemorize  +0.02"):
+        assert parse(record(line, header="").encode()).lines == ()
+
+
+def test_several_records_without_time_stamps_are_refused() -> None:
+    one = "Name: {}\nModel,Compress,Memorize\na,0.1,0.2\n\nInsights:\nx\n\nName: {}\nSuccess: true\n\n"
+    with pytest.raises(BadInput, match=r"several records, each with its name and insights \(the last is 'two'\)"):
+        parse((one.format("one", "one") + one.format("two", "two")).encode())
+
+
+@pytest.mark.parametrize("text", ['{"Compress": 0.1, "name": "x"}', '[{"a": 1}]', '{"Compress": 0.1}\n{"Compress": 0.2}\n'])
+def test_json_is_refused(text: str) -> None:
+    with pytest.raises(BadInput, match="it is JSON"):
+        parse(text.encode())
+
+
+def test_what_can_be_no_accuracy_leads_no_prompt(root: Path) -> None:
+    bring(root, one=record(PLAIN, OTHER.replace("0.420000", "42.00000")))
+    assert [row.name for row in policy.reported(policy.imported(history.read(root)))] == ["plain_net"]
+
+
+def test_the_record_that_the_help_shows_is_one() -> None:
+    shown = RECORD_FORM.replace("\b\n", "\n").partition("\n\nColumns stand")[0]
+    found = parse(shown.encode())
+    assert [(line.name, line.values["Compress"]) for line in found.lines] == [("delta_net", "0.48"), ("wider_state", "0.51")]
+    assert (found.name, found.success, str(found.insights).strip()) == ("wider_state", True, "What was learned, in any words.")

@@ -1,15 +1,16 @@
 """The line over a score table: which columns there are, and what stands between them."""
 
-import csv
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from ..records import COLUMN_OF, COLUMNS
+from .cells import MARKS, cells_of, letters_of, number_in
 
-MARKS = ("|", "\t", "", ",", ";")  # what stands between cells; "": two blanks or more
 _SPELLINGS = {re.sub("[^a-z]", "", name.lower()): column for task, column in COLUMN_OF.items() for name in (task, column)}
+_SHORT = {"icr": "Context Recall", "incontext": "Context Recall"}
+_SHORT |= {short: f"{kind} Recall" for kind in ("Fuzzy", "Noisy") for short in (kind.lower(), f"{kind.lower()}icr")}
 _WORDS = ("name", "model", "variant", "method", "operator", "architecture", "system", "config", "run", "unnamed0", "")  # over names
 _PHRASE = "|".join(re.escape(column) for column in COLUMNS)
 _ONE_BLANK = re.compile(rf"(.*?)((?: ?\b(?:{_PHRASE})){{2,}})", re.IGNORECASE)
@@ -23,8 +24,11 @@ class Header:
 
     @cached_property
     def columns(self) -> list[str | None]:
-        """Which of the six each is, in whatever spelling."""
-        return [_SPELLINGS.get(letters_of(cell)) for cell in self.cells]
+        """Which of the six each is, in whatever spelling; beside two of them also in short."""
+        found = list(map(column_of, self.cells))
+        if sum(map(bool, found)) < 2:
+            return found
+        return [column or _SHORT.get(letters_of(cell)) for cell, column in zip(self.cells, found, strict=True)]
 
     @cached_property
     def name_at(self) -> int | None:
@@ -48,26 +52,20 @@ def is_header(line: str) -> bool:
     return header_of(line) is not None
 
 
-def letters_of(cell: str) -> str:
-    return re.sub("[^a-z0-9]", "", cell.lower())
+def column_of(cell: str) -> str | None:
+    """Which of the six a word stands for, without what is measured: `(%)`, `acc`; memorise is memorize."""
+    bare = re.sub(r"\(.*?\)|\[.*?\]|^.*/", "", cell)
+    return _SPELLINGS.get(re.sub("(accuracy|acc|score)$", "", letters_of(bare)).replace("oris", "oriz"))
 
 
-def cells_of(line: str, mark: str) -> list[str]:
-    if mark == "|":
-        return [cell.strip(" \t*`") for cell in line.strip().removeprefix("|").removesuffix("|").split("|")]
-    if mark == "\t":
-        return [cell.strip() for cell in line.split("\t")]
-    if mark == "":
-        return re.split(r"\s{2,}", line.strip().removesuffix("\\").strip())
-    try:
-        return [cell.strip() for cell in next(csv.reader([line], delimiter=mark), [])]
-    except csv.Error:  # a cell without end is none of a table
-        return []
+def goes_on(line: str) -> bool:
+    """Whether a printer says by a backslash that more columns follow below; two end a row of LaTeX."""
+    return re.search(r"(?<!\\)\\\s*$", line) is not None
 
 
 def header_of(line: str, *, of_a_block: bool = False) -> Header | None:
     """Of a line that names columns: one of the six as it is spelled here, two in any spelling, or any where a table is wrapped."""
-    if of_a_block or line.rstrip().endswith("\\"):
+    if of_a_block or goes_on(line):
         return Header("", _apart(cells_of(line, "")))
     if not _ROOT.search(line):
         return None
@@ -88,10 +86,3 @@ def _apart(cells: Sequence[str]) -> list[str]:
     found = [_ONE_BLANK.fullmatch(cell) for cell in cells]
     parts = [[*filter(None, [m[1].strip()]), *re.findall(_PHRASE, m[2], re.IGNORECASE)] if m else [cell] for cell, m in zip(cells, found, strict=True)]
     return [part for of_one in parts for part in of_one]
-
-
-def number_in(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None

@@ -16,6 +16,7 @@ from ..text import one_line, printable
 from .record import OldRecord, parse
 
 _LIMIT = 16 << 20
+_FORM = "`agent import --help` shows one"
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,9 @@ def _import(root: Path, file: Path, there: _There) -> Imported:
     record = parse(data)
     if record.is_empty:
         raise BadInput(
-            f"it holds nothing but {record.lack}: no insights, no name"
+            f"it holds nothing but {record.lack}: no insights and no name that could be told ({_FORM})"
             if record.lack
-            else "it does not look like a record: no score table, no insights, no name"
+            else f"it does not look like a record: no score table, no insights and no name that could be told ({_FORM})"
         )
     notes = [*record.oddities, *_disagreements(record, there)]
     return Imported(str(file), _write(root, file, data, record), None, tuple(notes))

@@ -1,7 +1,7 @@
 """Name and success of an old record: two labels with a value each, which close it.
 
 Insights may say the words, and did. A label counts where nothing but the other one stands between its value and the end, or
-beside the other one; a name of one word also where label and value have lines of their own.
+beside the other one; a name of one word also where label and value have lines of their own, and one in the very first line.
 """
 
 import re
@@ -13,7 +13,7 @@ from ..text import one_line
 
 _FLAGS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _LABEL = re.compile(
-    r"[ \t]*(?:#+[ \t]*|\*\*|-{2,}[ \t]*)?(name|success)(?:\*\*|[ \t]*-{2,})?[ \t]*(?::(?:\*\*)?[ \t]*(.*?))?[ \t]*", re.IGNORECASE
+    r"[ \t]*(?:[-*][ \t]+)?(?:#+[ \t]*|\*\*|-{2,}[ \t]*)?((?:proposed |experiment |variant )?name|experiment|variant|system|success)(?:\*\*|[ \t]*-{2,})?[ \t]*(?::(?:\*\*)?[ \t]*(.*?))?[ \t]*", re.IGNORECASE
 )
 
 
@@ -39,12 +39,16 @@ class Labels:
     name: str | None
     success: bool | None
     before: str
+    names: int  # how many different ones
 
 
-def read(text: str, in_front: Sequence[str], oddities: list[str]) -> Labels:
-    """Takes the labels from a text; what is missing, doubled or odd is told. Those of lines in front count where it has none."""
+def read(text: str, in_front: Sequence[str], oddities: list[str], *, opens: bool) -> Labels:
+    """Takes the labels from a text; what is missing, doubled or odd is told. Those of lines in front count where it has none.
+
+    Where the text `opens` the record, a name in its first line counts.
+    """
     lines = text.split("\n")
-    counting = _counting(lines)
+    counting = _counting(lines, opens)
     taken = [[label for label in counting if label.word == word] for word in ("name", "success")]
     names, flags = (found or [x for x in _labels(in_front) if x.word == word] for word, found in zip(("name", "success"), taken, strict=True))
     name, success = names[-1] if names else None, flags[-1] if flags else None
@@ -54,12 +58,13 @@ def read(text: str, in_front: Sequence[str], oddities: list[str]) -> Labels:
             told = ", ".join(one_line(label.value, 40) for label in found[-3:])
             oddities.append(f"there are {len(found)} {word}, of which the last counts: {told}")
     last = [found[-1] for found in taken if found]
-    first = min((label.start for label in last), default=len(lines))
     of_labels = {at for label in last for at in range(label.start, label.stop)}
+    begin = next((at for at, line in enumerate(lines) if line.strip() and at not in of_labels), 0)  # those before it close nothing
+    first = min((label.start for label in last if label.start >= begin), default=len(lines))
     rest = [line for at, line in enumerate(lines) if at > first and at not in of_labels and line.strip()]
     if rest:
         oddities.append(f"what stands behind the name or the success flag stays in record.txt alone: {one_line(rest[0], 80)!r}")
-    return Labels(name.value if name and name.value else None, success.flag if success else None, "\n".join(lines[:first]))
+    return Labels(name.value if name and name.value else None, success.flag if success else None, "\n".join(lines[begin:first]), len({label.value for label in names}))
 
 
 def split_off(lines: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -85,16 +90,20 @@ def _labels(lines: Sequence[str]) -> list[Label]:
 
 def _label(at: int, match: re.Match[str], lines: Sequence[str]) -> Label:
     """With its value from its own line, or from the next one that is not empty and no label itself."""
-    word = match[1].lower()
+    word = "success" if match[1].lower() == "success" else "name"
     if match[2]:
-        return Label(word, at, at + 1, match[2].strip(), apart=False)
+        return Label(word, at, at + 1, _bare(match[2]), apart=False)
     below = next((n for n in range(at + 1, len(lines)) if lines[n].strip()), None)
     if below is None or _LABEL.fullmatch(lines[below]):
         return Label(word, at, at + 1, "", apart=True)
-    return Label(word, at, below + 1, lines[below].strip(), apart=True)
+    return Label(word, at, below + 1, _bare(lines[below]), apart=True)
 
 
-def _counting(lines: Sequence[str]) -> list[Label]:
+def _bare(value: str) -> str:
+    return value.strip(" \t*`\"'")
+
+
+def _counting(lines: Sequence[str], opens: bool) -> list[Label]:
     found = _labels(lines)
 
     def blank(start: int, stop: int) -> bool:
@@ -110,11 +119,12 @@ def _counting(lines: Sequence[str]) -> list[Label]:
     flags = [x for x in found if x.word == "success" and (x.start in closing or (x.flag is not None and x.start in together))]
     flagged = {flag.start for flag in flags}
     in_place = closing | {label.start for pair in pairs if not flagged.isdisjoint({x.start for x in pair}) for label in pair}
-    names = [x for x in found if x.word == "name" and _is_name(x, lines, x.start in in_place)]
+    names = [x for x in found if x.word == "name" and _is_name(x, lines, x.start in in_place, opens)]
     sure = [x for x in flags if x.flag is not None]
     return sorted([*names, *(sure or flags)], key=lambda label: label.start)
 
 
-def _is_name(label: Label, lines: Sequence[str], in_place: bool) -> bool:
+def _is_name(label: Label, lines: Sequence[str], in_place: bool, opens: bool) -> bool:
     alone = label.apart and len(label.value.split()) == 1 and not "".join(lines[label.stop : label.stop + 1]).strip()
-    return in_place or alone
+    first = opens and bool(label.value) and not label.apart and not any(line.strip() for line in lines[: label.start])
+    return in_place or alone or first

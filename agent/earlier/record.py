@@ -3,8 +3,10 @@
 What is there is taken as it stands; what is missing, doubled or odd is told and never made up.
 """
 
+import json
 import re
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from ..errors import BadInput
@@ -13,8 +15,11 @@ from . import labels
 from .header import is_header
 from .table import STAMP, Line, Table
 
-_HEADING = re.compile(r"^[ \t]*(?:#+[ \t]*|\*\*)?Insights?[ \t]*(?:\*\*)?[ \t]*:?(?:\*\*)?[ \t]*$", re.MULTILINE | re.IGNORECASE)
+_HEADING = re.compile(r"^[ \t]*(?:#+[ \t]*|\*\*)?Insights?[ \t]*(?:\*\*)?[ \t]*(?::(?:\*\*)?|$)", re.MULTILINE | re.IGNORECASE)
 _INSIGHTS = re.compile(r"^[ \t]*-{2,}[ \t]*Insights?[ \t]*-{2,}[ \t]*$", re.MULTILINE | re.IGNORECASE)
+_BARS = str.maketrans("\u2502\u2503\u2551", "|||")
+_RULE = re.compile(r"^[ \t]*[\u2500-\u257f]{2}[ \u2500-\u257f]*$", re.MULTILINE)
+_ALONE = "a file for each can be imported"
 _ENCODINGS = ("utf-8", "gb2312", "latin-1")
 
 
@@ -64,26 +69,42 @@ def parse(data: bytes) -> OldRecord:
     """Read one record. Raises BadInput where there are several, which would be mixed."""
     text, assumed = decode(data)
     text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = _RULE.sub("", text.translate(_BARS))
     if (count := min(len(STAMP.findall(text)), len(_INSIGHTS.findall(text)))) > 1:
-        raise BadInput(f"it holds {count} records, each with its time stamp and insights: a file for each can be imported")
+        raise BadInput(f"it holds {count} records, each with its time stamp and insights: {_ALONE}")
+    if _is_json(text):
+        raise BadInput("it is JSON, not a printed table")
     oddities = [assumed] if assumed else []
     text, in_front = _without_what_stands_in_front(text)
     mark = _INSIGHTS.search(text) or _heading(text)
-    head, tail = (text[: mark.start()], text[mark.end() :]) if mark else (text, "")
+    head, tail = (text[: mark.start()], text[mark.end() :].lstrip(" \t")) if mark else (text, "")
     if mark and (stamp := STAMP.search(head)):  # labels may stand between the two
         kept, more = labels.split_off(head[stamp.end() :].split("\n"))
         head, in_front = head[: stamp.end()] + "\n".join(kept), in_front + more
-    said = labels.read(tail if mark else head, in_front, oddities)
+    said = labels.read(tail if mark else head, in_front, oddities, opens=not mark)
+    if said.names > 1 < len(_HEADING.findall(text)) + len(_INSIGHTS.findall(text)):
+        raise BadInput(f"it holds several records, each with its name and insights (the last is {one_line(said.name or '', 60)!r}): {_ALONE}")
     if not mark:
-        head, insights = _without_mark(said.before, oddities)
+        head, insights = _without_mark(said.before, oddities, named=bool(said.name))
     else:
         insights = said.before
     table = Table(oddities)
     lines = table.read(head.split("\n"))
+    if len(lines) == 1 and not lines[0].name and said.name:
+        lines = [replace(lines[0], name=said.name)]
+        oddities.append("the only row of the table has no name but that of the record")
     insights = insights.strip("\n")
     if mark and not insights.strip():
         oddities.append("the insights are empty")
     return OldRecord(tuple(lines), _stamp(head, oddities), insights or None, said.name, said.success, tuple(oddities), table.lack)
+
+
+def _is_json(text: str) -> bool:
+    """Whether all of it is a document, or its first line is one of many."""
+    for part in (text, text.lstrip().partition("\n")[0]):
+        with suppress(ValueError, RecursionError):
+            return isinstance(json.loads(part), dict | list)
+    return False
 
 
 def _heading(text: str) -> re.Match[str] | None:
@@ -95,13 +116,18 @@ def _heading(text: str) -> re.Match[str] | None:
     return None if begun else found
 
 
-def _without_mark(text: str, oddities: list[str]) -> tuple[str, str]:
-    """Head and insights where nothing marks the insights: they begin after the time stamp, if at all."""
-    stamp = STAMP.search(text)
-    rest = text[stamp.end() :] if stamp else ""
-    taken = ": what follows the time stamp is taken for the insights" if rest.strip() else ""
+def _without_mark(text: str, oddities: list[str], *, named: bool) -> tuple[str, str]:
+    """Head and insights where nothing marks the insights: what follows the time stamp or the table, else all that stands with a name."""
+    stamp, table = STAMP.search(text), Table([])
+    if stamp:
+        end, after = stamp.end(), "what follows the time stamp"
+    elif table.read(text.split("\n")):
+        end, after = table.end_in(text), "what follows the table"
+    else:
+        end, after = (0 if named and not table.lack else len(text)), "what else it says"
+    taken = f": {after} is taken for the insights" if text[end:].strip() else ""
     oddities.append(f"there is no line '--- Insights ---'{taken}")
-    return (text[: stamp.end()], rest) if stamp else (text, "")
+    return text[:end], text[end:]
 
 
 def _stamp(text: str, oddities: list[str]) -> datetime | None:
@@ -119,6 +145,6 @@ def _stamp(text: str, oddities: list[str]) -> datetime | None:
 def _without_what_stands_in_front(text: str) -> tuple[str, list[str]]:
     """The text from its table or time stamp on, and the lines of labels above that, which are no part of either."""
     lines = text.split("\n")
-    begins = next((at for at, line in enumerate(lines) if is_header(line) or STAMP.match(line) or _INSIGHTS.match(line)), 0)
+    begins = next((at for at, line in enumerate(lines) if is_header(line) or STAMP.match(line) or _INSIGHTS.match(line) or _HEADING.match(line)), 0)
     kept, in_front = labels.split_off(lines[:begins])
     return "\n".join([*kept, *lines[begins:]]), in_front

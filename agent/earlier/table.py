@@ -9,16 +9,17 @@ from itertools import pairwise
 
 from ..records import COLUMNS
 from ..text import one_line
-from .header import MARKS, Header, cells_of, header_of, is_header, number_in
+from .by_task import by_task
+from .cells import ABSENT, MARKS, cells_of, is_cell, is_plain, number_in, plain
+from .header import Header, goes_on, header_of, is_header
 
 STAMP = re.compile(r"^[ \t]*(\d{4})-?(\d\d)-?(\d\d)[_T ](\d\d):?(\d\d):?(\d\d)[ \t]*$", re.MULTILINE)
-_ABSENT = ("", "...", "none", "-", "--", "nan", "n/a", "na")
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_WRITTEN = "scores are written otherwise than as plain numbers"
 
 
 @dataclass(frozen=True)
 class Line:
-    """One row of the table; a value is its text as printed, absent where it is missing or NaN."""
+    """One row of the table; a value is its text as printed, made a plain number, absent where it is missing or NaN."""
 
     name: str
     values: dict[str, str]
@@ -41,27 +42,40 @@ class Table:
     printed: int = 0  # rows that the table says it has
     dots: bool = False  # a line of them stands for rows
     lack: str | None = None  # what is wrong with a table of which no row can be read
+    end: int = 0  # the lines up to the last of the table
 
     def read(self, lines: Sequence[str]) -> list[Line]:
         """Each row with its values joined."""
         above, wrapped = "", False
-        for line in lines:
+        for at, line in enumerate(lines):
             if not line.strip(" \t|:+=-") or STAMP.match(line):
                 above = ""
                 continue
             if header := header_of(line, of_a_block=wrapped and not above):
                 self.header = header
-                wrapped = line.rstrip().endswith("\\")
+                wrapped = goes_on(line)
                 self._tell_columns(header)
-            elif self.header is not None and not self._is_of_the_printer(line, self.header, above) and not self._take(line, self.header):
+                self.end = at + 1
+            elif self.header is not None and (self._is_of_the_printer(line, self.header, above) or self._take(line, self.header)):
+                self.end = at + 1
+            elif self.header is not None:
                 self.lack = self.lack or f"a score table with no row that can be read ({one_line(line, 80)!r})"
                 self.oddities.append(f"this line of the table is not understood: {one_line(line, 80)!r}")
             above = line
-        if not self.rows:
-            self._tell_lack(lines)
         named = [(self.names.get(key, ""), values) for key, values in self.rows.items()]
+        if not self.rows and (turned := by_task(lines)):
+            self.lack, (named, self.end) = None, turned
+            self.oddities.append("the scores stand a task a line")
+        elif not self.rows:
+            self._tell_lack(lines)
         self._tell_what_is_left_out([name for name, _ in named])
         return _distinct([Line(name, _known(name, values, self.oddities)) for name, values in named], self.oddities)
+
+    def end_in(self, text: str) -> int:
+        """Where it ended in the text that was read: at the first empty line after its last row."""
+        lines = text.split("\n")
+        end = next((at for at in range(self.end, len(lines)) if not lines[at].strip()), len(lines))
+        return len("\n".join(lines[:end]))
 
     def _tell_lack(self, lines: Sequence[str]) -> None:
         if self.header is not None:
@@ -136,9 +150,9 @@ def _placed(line: str, header: Header) -> Placed | None:
         number, name = name, ""
     if not header.is_told and number_in(name) is not None:
         name = ""
-    values = {column: cell for column, cell in zip(header.columns, cells, strict=True) if column}
+    values = _values(header.cells, header.columns, cells)
     least = 1 if header.mark else len(values) - len(values) // 3 if name else len(values)  # without a name a cell may be missing before
-    if sum(map(_is_cell, values.values())) < least:
+    if sum(map(is_cell, values.values())) < least:
         return None
     return number, _told(name), values
 
@@ -148,27 +162,26 @@ def _from_the_right(line: str, header: Header) -> Placed | None:
     columns = header.columns[header.columns[0] is None :]
     parts = line.split()
     front, cells = parts[: len(parts) - len(columns)], parts[len(parts) - len(columns) :]
-    if len(parts) < len(columns) or not all(map(_is_cell, cells)):
+    if len(parts) < len(columns) or not all(map(is_cell, cells)):
         return None
     numbered = bool(front) and front[0].isdigit()
     text = line.rsplit(None, len(columns))[0] if front else ""
     name = re.sub(r"^\s*\d+\s?", "", text).strip() if numbered else text.strip()
     *before, last = re.split(r"\s{2,}", name)
-    if before and _is_cell(last):
+    if before and is_cell(last):
         return None  # more values than columns
-    values = {column: cell for column, cell in zip(columns, cells, strict=True) if column}
+    values = _values(header.cells[-len(columns) :], columns, cells)
     return front[0] if numbered else "", _told(name), values
+
+
+def _values(heads: Sequence[str], columns: Sequence[str | None], cells: Sequence[str]) -> dict[str, str]:
+    """Those of the six; what stands under `(%)` is a percentage."""
+    percent = ["%" if "%" in head and is_plain(cell) else "" for head, cell in zip(heads, cells, strict=True)]
+    return {column: cell + mark for column, cell, mark in zip(columns, cells, percent, strict=True) if column}
 
 
 def _told(name: str) -> str:
     return "" if name.lower() in ("nan", "none") else name
-
-
-def _is_cell(text: str) -> bool:
-    """Whether it holds a number or a word for none, also one written as no printer of tables writes it."""
-    if text.lower() in _ABSENT or number_in(text) is not None:
-        return True
-    return any(map(str.isdigit, text)) and not any(map(str.isalpha, text))
 
 
 def _other_table(lines: Sequence[str]) -> str | None:
@@ -182,18 +195,22 @@ def _heads(above: Sequence[str], below: Sequence[str]) -> bool:
 
 
 def _known(name: str, values: dict[str, str], oddities: list[str]) -> dict[str, str]:
-    """The numbers among the values, each as printed; one that can't be a score stays and is told."""
-    return {column: text for column, text in values.items() if _is_known(f"the row {one_line(name, 100)!r}", column, text, oddities)}
+    """The numbers among the values, as plain ones; one that can't be a score stays and is told."""
+    written = [(text, plain(text)) for text in values.values() if plain(text) != text]
+    if written and not any(oddity.startswith(_WRITTEN) for oddity in oddities):
+        oddities.append(f"{_WRITTEN}: {one_line(written[0][0], 40)!r} as {written[0][1]}")
+    numbers = {column: plain(text) for column, text in values.items()}
+    return {column: text for column, text in numbers.items() if _is_known(f"the row {one_line(name, 100)!r}", column, text, oddities)}
 
 
 def _is_known(row: str, column: str, text: str, oddities: list[str]) -> bool:
     value, where = number_in(text), f"{row} has {one_line(text, 40)!r} as {column}"
-    if text.lower() in _ABSENT or (value is not None and math.isnan(value)):
+    if text.lower() in ABSENT or (value is not None and math.isnan(value)):
         return False
     if value is not None and math.isinf(value):
         oddities.append(f"{where}, which is no finite number: it stays in record.txt alone")
         return False
-    if value is None or not _NUMBER.fullmatch(text):
+    if value is None or not is_plain(text):
         oddities.append(f"{where}, which is no plain number: it stays in record.txt alone")
         return False
     if not 0 <= value <= 1:
