@@ -4,12 +4,16 @@ import csv
 import io
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from agent import history, listing, policy
+from agent.earlier.cells import is_plain
 from agent.earlier.importer import Imported, import_files
 from agent.earlier.record import decode, parse
 from agent.earlier.table import Line
@@ -480,3 +484,19 @@ def test_the_record_that_the_help_shows_is_one() -> None:
     found = parse(shown.encode())
     assert [(line.name, line.values["Compress"]) for line in found.lines] == [("delta_net", "0.48"), ("wider_state", "0.51")]
     assert (found.name, found.success, str(found.insights).strip()) == ("wider_state", True, "What was learned, in any words.")
+
+
+PARTS = ["Compress", "Memorize (%)", "Context Recall", "name", "Name: x", "Success", "true", "Insights:", "--- Insights ---", "20240131_235959",
+         "a", "0.1", "48%", "0.2 \u00b1 0.1", "...", "nan", "task", "{", "}", "'", "**", "\\", "\\\\", "%", "[3 rows x 7 columns]", "\x00",
+         "\n", "\n", "\n", "\n\n", ",", ",", ";", "\t", "|", "|", "  ", "  ", " ", ":", "-", "\u2502", "```"]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(PARTS), max_size=60))
+def test_no_text_is_more_than_refused(parts: list[str]) -> None:
+    with suppress(BadInput):
+        found = parse("".join(parts).encode())
+        assert all(is_plain(value) for line in found.lines for value in line.values.values())
+
+
+def test_many_labels_take_no_time() -> None:
+    assert parse(b"name: x\n" * 20_000).name == "x"

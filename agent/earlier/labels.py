@@ -119,12 +119,13 @@ def _counting(lines: Sequence[str], opens: bool) -> list[Label]:
     flags = [x for x in found if x.word == "success" and (x.start in closing or (x.flag is not None and x.start in together))]
     flagged = {flag.start for flag in flags}
     in_place = closing | {label.start for pair in pairs if not flagged.isdisjoint({x.start for x in pair}) for label in pair}
-    names = [x for x in found if x.word == "name" and _is_name(x, lines, x.start in in_place, opens)]
+    if opens and (first := next((at for at, line in enumerate(lines) if line.strip()), None)) is not None:
+        in_place |= {label.start for label in found if label.start == first and label.value and not label.apart}
+    names = [x for x in found if x.word == "name" and (x.start in in_place or _stands_alone(x, lines))]
     sure = [x for x in flags if x.flag is not None]
     return sorted([*names, *(sure or flags)], key=lambda label: label.start)
 
 
-def _is_name(label: Label, lines: Sequence[str], in_place: bool, opens: bool) -> bool:
-    alone = label.apart and len(label.value.split()) == 1 and not "".join(lines[label.stop : label.stop + 1]).strip()
-    first = opens and bool(label.value) and not label.apart and not any(line.strip() for line in lines[: label.start])
-    return in_place or alone or first
+def _stands_alone(label: Label, lines: Sequence[str]) -> bool:
+    """Whether label and value, of one word, have lines of their own, and an empty one below."""
+    return label.apart and len(label.value.split()) == 1 and not "".join(lines[label.stop : label.stop + 1]).strip()

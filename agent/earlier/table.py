@@ -170,7 +170,7 @@ def _from_the_right(line: str, header: Header) -> Placed | None:
     *before, last = re.split(r"\s{2,}", name)
     if before and is_cell(last):
         return None  # more values than columns
-    values = _values(header.cells[-len(columns) :], columns, cells)
+    values = _values(header.cells[len(header.cells) - len(columns) :], columns, cells)
     return front[0] if numbered else "", _told(name), values
 
 
