@@ -142,6 +142,16 @@ def writes_in_place(i):
     return o
 
 
+def writes_over_what_is_there(i):
+    o = i["v"] * 0.5
+    for start in range(0, i["v"].shape[2], 16):
+        o[:, :, start : start + 16] += i["q"][:, :, start : start + 16] * (1 + start)
+    o[..., 4:8] = o[..., :4].clone() * i["beta"][..., None]
+    o[:, :, ::2] *= 2.0
+    o[:, :, -3:, 1] = 1.0
+    return o
+
+
 def token_by_token(i):
     S = i["v"].new_zeros(*i["v"].shape[:2], i["q"].shape[-1], i["v"].shape[-1])
     outputs = []
@@ -167,7 +177,24 @@ def functions(i):
     return x + torch.maximum(i["q"], i["k"]) * (i["q"] > 0.1) + F.silu(i["v"]) + torch.expm1(i["v"] * 0.1)
 
 
-AWKWARD = [reduces_rows, shifts_and_flips, writes_in_place, token_by_token, sorts, einsum_heads, functions]
+def scans(i):
+    decay, T = -F.softplus(i["q"]), i["v"].shape[2]
+    rows = chunked(decay).cumsum(-2)
+    betas = F.pad(i["beta"], (0, -T % 16)).unflatten(2, (-1, 16)).cumsum(-1)
+    back = chunked(i["v"] * 0.1).flip(-2).cumsum(-2).flip(-2)
+    o = chunked(i["v"]) * rows.exp() + back * betas[..., None] + i["k"].cumsum(-1)[:, :, :1, None, :]
+    return o.flatten(2, 3)[:, :, :T]
+
+
+def norms(i):
+    q, k, v = (i[n] for n in "qkv")
+    q = F.normalize(q, dim=-1) + k / (k.norm(dim=-1, keepdim=True) + 1e-3) + v / v.norm(p=1, dim=-1, keepdim=True).clamp(min=1e-3)
+    q = q + (v - v.mean(-1, keepdim=True)) / (v.var(-1, keepdim=True) + 1e-3).sqrt() + k / (k.std(-1, keepdim=True, unbiased=False) + 1e-2)
+    q = q + F.elu(v) + F.gelu(k) + F.gelu(v, approximate="tanh") + F.leaky_relu(k - 0.1, 0.2) + F.hardtanh(v, -0.2, 0.3)
+    return torch.where(~(k > 0.1), q, torch.full_like(q, 0.5) * v)
+
+
+AWKWARD = [scans, norms, reduces_rows, shifts_and_flips, writes_in_place, writes_over_what_is_there, token_by_token, sorts, einsum_heads, functions]
 
 
 @pytest.mark.parametrize("T", [16, 21])
@@ -280,6 +307,10 @@ ODD = {
     "signs that alternate": lambda i: i["v"] * (-1.0) ** counts(i),
     "a high power": lambda i: (i["q"] - 0.3) ** 7 + (2.0 + i["k"]) ** -3,
     "a higher one": lambda i: (i["q"] - 0.3) ** 18,
+    "powers of two tensors": lambda i: (i["q"] - 0.3) ** (counts(i) % 5).float() + (i["v"].abs() + 1e-3) ** i["k"].abs(),
+    "nothing to the power of nothing": lambda i: torch.relu(i["q"]) ** torch.relu(i["k"]).detach() + i["v"],
+    "a sum of whole numbers": lambda i: i["v"] * (i["q"] > 0).cumsum(-1).float(),
+    "a sum in another type": lambda i: i["v"].cumsum(-1, dtype=torch.float64).float() * i["k"],
     "padding with infinity": lambda i: torch.softmax(F.pad(i["q"], (0, 3), value=-math.inf), -1)[..., :-3] * i["v"],
     "a number of bits": lambda i: i["v"] * ((i["q"] > 0).sum(-1, keepdim=True) >> 1).float(),
 }

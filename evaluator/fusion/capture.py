@@ -1,6 +1,7 @@
 """From an operator to a compiled function with the same outputs and gradients."""
 
 import copy
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -93,12 +94,20 @@ def _written_and_computed_again(forward: Compiled, backward: Compiled) -> set[st
     return {x.name for x in forward.stored if x.target is not identity} & {x.name for x in backward.plan.tiles}
 
 
+_ELEMENTARY = (aten._softmax, aten._log_softmax, aten.linalg_vector_norm, aten.elu, aten.gelu, aten.hardtanh, aten.leaky_relu)
+"""What ATen leaves whole for its own kernels, said by sums and exponentials."""
+
+
 def _decompositions() -> dict[Any, Any]:
-    """ATen's own, and normalisations as sums and exponentials."""
-    table = {**core_aten_decompositions(), **get_decompositions([aten._softmax, aten._log_softmax])}
+    """ATen's own and ours, down to what kernels can say."""
+    table = {**core_aten_decompositions(), **get_decompositions(list(_ELEMENTARY))}
     # Made for export: its logsumexp is empty, which the backward pass would read.
     table.pop(aten._scaled_dot_product_flash_attention_for_cpu.default, None)
-    return {**table, aten.native_layer_norm.default: _layer_norm}
+    ours = {
+        aten.native_layer_norm.default: _layer_norm, aten.var.correction: _var, aten.full_like.default: _full_like,
+        aten.copy.default: _copy, aten.new_empty_strided.default: _new_empty_strided, aten.bitwise_not.default: _bitwise_not,
+    }  # fmt: skip
+    return {**table, **ours}
 
 
 def _layer_norm(x: Tensor, shape: list[int], weight: Any, bias: Any, eps: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -109,6 +118,31 @@ def _layer_norm(x: Tensor, shape: list[int], weight: Any, bias: Any, eps: float)
     out = apart * scale
     out = out if weight is None else out * weight
     return out if bias is None else out + bias, mean, scale
+
+
+def _var(x: Tensor, dim: Any = None, *, correction: float | None = None, keepdim: bool = False) -> Tensor:
+    dims = list(range(x.dim())) if dim is None else [dim] if isinstance(dim, int) else list(dim)
+    apart = x - x.mean(dims, keepdim=True)
+    freedom = math.prod(x.shape[d] for d in dims) - (1.0 if correction is None else correction)
+    return (apart * apart).sum(dims, keepdim=keepdim) / max(freedom, 0.0)
+
+
+def _bitwise_not(x: Tensor) -> Any:
+    return torch.logical_not(x) if x.dtype == torch.bool else NotImplemented
+
+
+def _full_like(x: Tensor, value: float, **options: Any) -> Tensor:
+    return torch.full(x.shape, value, dtype=options.get("dtype") or x.dtype, device=x.device)
+
+
+def _copy(x: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
+    """What stands in `x` after `x.copy_(source)`."""
+    return source.expand(x.shape).to(x.dtype)
+
+
+def _new_empty_strided(x: Tensor, size: list[int], stride: list[int], **options: Any) -> Tensor:
+    """Zeros where memory would be taken as it is: what is written over them is known to be all that counts."""
+    return torch.zeros(size, dtype=options.get("dtype") or x.dtype, device=x.device)
 
 
 def _costly(node: Node) -> bool:

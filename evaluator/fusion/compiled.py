@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node, map_arg
 
-from evaluator.fusion.emit import Kernel, emit
+from evaluator.fusion.emit import emit
 from evaluator.fusion.grouping import Group, Plan, is_assembled, plan
 from evaluator.fusion.index import contiguous
+from evaluator.fusion.kernel import Kernel
 from evaluator.fusion.library import Library
 from evaluator.fusion.pointwise import identity
 from evaluator.fusion.repeating import constant

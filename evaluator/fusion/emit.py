@@ -1,7 +1,6 @@
 """The Triton source of one group: every program computes its tiles in registers, from loads to stores."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,15 +8,18 @@ from torch.fx import Node
 
 from evaluator.fusion.grouping import Group, Plan
 from evaluator.fusion.index import Index, largest, linear, padded, smallest
+from evaluator.fusion.kernel import Kernel, Pointer
 from evaluator.fusion.nearest import NEAREST, nearest
 from evaluator.fusion.pointwise import (
     CONSTANTS,
     REDUCTIONS,
+    SCANS,
     expression,
     identity,
     literal,
     neutral,
     reduced_dims,
+    scanned_axis,
 )
 from evaluator.fusion.reads import frames, in_registers, repeated, turned
 from evaluator.fusion.tiles import Tile, operands, product_form
@@ -27,24 +29,6 @@ aten = torch.ops.aten
 
 HEADER = "import triton\nimport triton.language as tl\n\n\n"
 TYPES = {torch.float32: "tl.float32", torch.bfloat16: "tl.bfloat16", torch.bool: "tl.int1", torch.int64: "tl.int64", torch.int32: "tl.int32"}
-
-
-@dataclass(frozen=True)
-class Pointer:
-    """An argument of a kernel: a tensor, and how many of its elements lie before the first that is meant."""
-
-    tensor: Node
-    offset: int
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """Source of a group; equal sources are one kernel."""
-
-    source: str
-    pointers: tuple[Pointer, ...]
-    grid: int
-    area: int  # the largest tile
 
 
 Strides = Mapping[Node, tuple[int, ...]]
@@ -188,6 +172,9 @@ class _Writer:
             text = self.product(node, reads)
         elif node.target in REDUCTIONS:
             text = self.reduction(node, reads[0])
+        elif node.target in SCANS:
+            whole = self.whole(self.read(*reads[0]), tile.rows, tile.cols)
+            text = self.rounded(node, self.name(f"tl.{SCANS[node.target]}({whole}, {scanned_axis(node)})"))
         else:
             text = self.pointwise(node, reads)
         self.names[node] = self.name(text)

@@ -10,6 +10,7 @@ from evaluator.fusion.index import NotAffine, largest
 from evaluator.fusion.pointwise import identity
 from evaluator.fusion.reads import in_registers, leaves
 from evaluator.fusion.repeating import inlined
+from evaluator.fusion.simplify import last_written
 from evaluator.fusion.tiles import Tile, Tiling, boundaries_of, operands, tiles_of
 from evaluator.fusion.views import SPLITS, is_view, shape_of, source
 
@@ -79,7 +80,8 @@ def _join(node: Node, found: Plan, max_dots: int, max_nodes: int) -> None:
     """Puts a node into the first group that it may share, or into a new one at the end."""
     tile, reads = found.tiles[node], found.reads[node]
     dots, label = int(node.target is aten.bmm.default), _label(reads, found)
-    after = max((_position(x, found) for x, _ in reads), default=-1)
+    waits_for = [x for x, _ in reads] + [source(x) for x in operands(last_written(node))]
+    after = max((_position(x, found) for x in waits_for), default=-1)
     for position in range(max(after, 0), len(found.steps)):
         group = found.steps[position]
         if not isinstance(group, Group) or group.grid != tile.grid:

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from evaluator.fusion.emit import Kernel
+from evaluator.fusion.kernel import Kernel
 from evaluator.model import Operator
 
 THREADS = min(8, os.cpu_count() or 1)  # compile side by side; the compiler lets go of Python's lock

@@ -13,13 +13,19 @@ aten = torch.ops.aten
 TANH = "tl.where(tl.abs({0}) < 0.05, {0} - {0} * {0} * {0} * (1 / 3 - {0} * {0} * (2 / 15)), 2 * tl.sigmoid(2 * {0}) - 1)"
 LOG1P = "tl.where(1 + {0} == 1, {0}, tl.log(1 + {0}) * ({0} / (1 + {0} - 1)))"
 
+EXPM1 = "tl.where(tl.abs({0}) < 0.1, {0} * (1 + {0} * (1 / 2 + {0} * (1 / 6 + {0} * (1 / 24 + {0} / 120)))), tl.exp({0}) - 1)"
+# Of a negative base a whole power alone is a number; what is odd has its sign.
+_ODD = "({1} - 2 * tl.floor({1} / 2))"
+_SIGN = f"tl.where({{0}} >= 0, 1.0, tl.where(tl.floor({{1}}) == {{1}}, 1 - 2 * {_ODD}, float('nan')))"
+POWER = f"tl.where({{1}} == 0, 1.0, {_SIGN} * tl.exp({{1}} * tl.log(tl.abs({{0}}))))"
+
 _TEXTS: dict[str, str] = {
     "add.Tensor": "{0} + {1}", "add.Scalar": "{0} + {1}", "sub.Tensor": "{0} - {1}", "sub.Scalar": "{0} - {1}",
     "mul.Tensor": "{0} * {1}", "mul.Scalar": "{0} * {1}", "div.Tensor": "{0} / {1}", "div.Scalar": "{0} / {1}",
     "neg.default": "-{0}", "abs.default": "tl.abs({0})", "exp.default": "tl.exp({0})", "log.default": "tl.log({0})",
     "exp2.default": "tl.exp2({0})", "sqrt.default": "tl.sqrt({0})", "rsqrt.default": "tl.rsqrt({0})",
     "reciprocal.default": "1 / {0}", "sigmoid.default": "tl.sigmoid({0})", "tanh.default": TANH,
-    "log1p.default": LOG1P, "sin.default": "tl.sin({0})", "cos.default": "tl.cos({0})", "erf.default": "tl.erf({0})",
+    "log1p.default": LOG1P, "expm1.default": EXPM1, "pow.Tensor_Tensor": POWER, "sin.default": "tl.sin({0})", "cos.default": "tl.cos({0})", "erf.default": "tl.erf({0})",
     "floor.default": "tl.floor({0})", "relu.default": "tl.maximum({0}, 0.0)",
     "maximum.default": "tl.maximum({0}, {1})", "minimum.default": "tl.minimum({0}, {1})",
     "where.self": "tl.where({0}, {1}, {2})",
@@ -118,6 +124,8 @@ REDUCTIONS: dict[Any, str] = {
     aten.sum.dim_IntList: "sum", aten.amax.default: "max", aten.amin.default: "min", aten.mean.dim: "mean",
 }  # fmt: skip
 
+SCANS: dict[Any, str] = {aten.cumsum.default: "cumsum"}
+
 CONSTANTS: set[Any] = {aten.full.default, aten.scalar_tensor.default, aten.arange.start_step, aten.zeros.default, aten.ones.default}
 
 
@@ -129,6 +137,14 @@ def reduced_dims(node: Node) -> tuple[tuple[int, ...], bool]:
     dims = (dims,) if isinstance(dims, int) else dims
     keep = bool(arguments[2]) if len(arguments) > 2 else bool(node.kwargs.get("keepdim", False))
     return tuple(sorted(d % len(shape) for d in dims)), keep
+
+
+def scanned_axis(node: Node) -> int | None:
+    """Whether a scan of floats runs along the rows (0) or the columns (1) of a matrix; None where a kernel can't say it."""
+    arguments: Any = node.args
+    value, dims = node.meta["val"], arguments[0].meta["val"].dim()
+    axis = arguments[1] % dims - dims + 2 if dims else -1
+    return axis if axis in (0, 1) and value.is_floating_point() and not node.kwargs else None
 
 
 def neutral(kind: str, floating: bool) -> str:

@@ -5,7 +5,7 @@ import math
 import torch
 from torch.fx import Graph, Node
 
-from evaluator.fusion.pointwise import CONSTANTS, REDUCTIONS, identity, is_pointwise, reduced_dims
+from evaluator.fusion.pointwise import CONSTANTS, REDUCTIONS, SCANS, identity, is_pointwise, reduced_dims
 from evaluator.fusion.tiles import MAX_SIDE, operands
 from evaluator.fusion.views import is_view, shape_of, source
 
@@ -39,7 +39,7 @@ def _keep(node: Node, found: set[Node]) -> None:
 
 def is_kernel_work(node: Node) -> bool:
     """Whether a kernel may compute the node, as far as its kind tells."""
-    return is_pointwise(node) or node.target in REDUCTIONS or node.target is aten.bmm.default
+    return is_pointwise(node) or node.target in REDUCTIONS or node.target in SCANS or node.target is aten.bmm.default
 
 
 def _repeatable(node: Node) -> bool:

@@ -42,6 +42,8 @@ def _write_out(graph: Graph, node: Node, number: float) -> None:
 
 def simplify(graph: Graph) -> None:
     _drop_zeros(graph)
+    graph.eliminate_dead_code()
+    _write_at_once(graph)
     for node in list(graph.nodes):
         if node.target is aten.cat.default:
             _store_in_place(graph, node)
@@ -66,24 +68,63 @@ def _drop_zeros(graph: Graph) -> None:
             full.meta["val"] = value
             node.replace_all_uses_with(full)
             zero.add(full)
-        elif node.target is aten.slice_scatter.default and reads[0] in zero:
-            _pad_instead(graph, node)
+        elif node.target is aten.slice_scatter.default:
+            _write_instead(graph, node, over_zeros=reads[0] in zero)
         elif node.target in (aten.add.Tensor, aten.sub.Tensor):
             _drop_term(node, zero)
 
 
-def _pad_instead(graph: Graph, node: Node) -> None:
-    """A slice put into zeros (a slice's gradient) is that slice with zeros around it, which costs nothing."""
+def _write_instead(graph: Graph, node: Node, *, over_zeros: bool) -> None:
+    """A slice put into a tensor: the slice with zeros around it, which costs nothing, and where it is not, the tensor.
+
+    Over zeros (a slice's gradient) that is all. Slice after slice written in place become one kernel's choices.
+    """
     part, dim, start, step = _slice_of(node)
-    size, shape = shape_of(node)[dim], shape_of(part)
+    shape, value = shape_of(node), node.meta["val"]
+    dim, size = dim % len(shape), shape[dim]
     start = max(start + size, 0) if start < 0 else min(start, size)
-    if step != 1:
+    end = start + shape_of(part)[dim]
+    if step != 1 or part.meta["val"].dtype != value.dtype:
         return
-    pads = [0, 0] * (len(shape) - 1 - dim % len(shape)) + [start, size - start - shape[dim]]
+    pads = [0, 0] * (len(shape) - 1 - dim) + [start, size - end]
+
+    def made(target: Any, args: tuple[Any, ...], like: Tensor, **options: Any) -> Node:
+        new = graph.call_function(target, args, options)
+        new.meta["val"] = like
+        return new
+
     with graph.inserting_before(node):
-        padded = graph.call_function(aten.constant_pad_nd.default, (part, pads, 0.0))
-    padded.meta["val"] = node.meta["val"]
-    node.replace_all_uses_with(padded)
+        result = made(aten.constant_pad_nd.default, (part, pads, 0.0), value)
+        if not over_zeros:
+            column = (size, *[1] * (len(shape) - 1 - dim))
+            places, flags = value.new_empty(size, dtype=torch.int64), value.new_empty(column, dtype=torch.bool)
+            place = made(aten.arange.start_step, (0, size), places, dtype=torch.int64, device=value.device)
+            place = made(aten.view.default, (place, list(column)), places.view(column))
+            after, before = (made(op, (place, bound), flags) for op, bound in ((aten.ge.Scalar, start), (aten.lt.Scalar, end)))
+            inside = made(aten.logical_and.default, (after, before), flags)
+            result = made(aten.where.self, (inside, result, node.args[0]), value)
+            result.meta["written"] = True
+    node.replace_all_uses_with(result)
+
+
+def _write_at_once(graph: Graph) -> None:
+    """Slices written one after the other wait for the last of them, so that one kernel can write all."""
+    for node in reversed(list(graph.nodes)):
+        if (reader := _written_over(node)) is not None:
+            reader.prepend(node)
+
+
+def _written_over(node: Node) -> Node | None:
+    """What writes another slice where this one was written, and reads it alone."""
+    reader = next(iter(node.users)) if "written" in node.meta and len(node.users) == 1 else None
+    return reader if reader is not None and "written" in reader.meta else None
+
+
+def last_written(node: Node) -> Node:
+    """The last of the slices that are written after this one into the same tensor; the node itself where there is none."""
+    while (reader := _written_over(node)) is not None:
+        node = reader
+    return node
 
 
 def _slice_of(node: Node) -> tuple[Node, int, int, int]:

@@ -7,7 +7,7 @@ import torch
 from torch.fx import Graph, Node
 
 from evaluator.fusion.index import ZERO, padded, plus, times, variable
-from evaluator.fusion.pointwise import REDUCTIONS, is_pointwise, reduced_dims
+from evaluator.fusion.pointwise import REDUCTIONS, SCANS, is_pointwise, reduced_dims, scanned_axis
 from evaluator.fusion.views import Indices, shape_of
 
 aten = torch.ops.aten
@@ -75,6 +75,9 @@ def tiles_of(node: Node, found: Tiling) -> list[Tile]:
         return [tile for tile in [_bmm_tile(node, found)] if tile]
     if node.target in REDUCTIONS:
         return [tile for tile in [_reduction_tile(node, found)] if tile]
+    if node.target in SCANS:
+        axis = scanned_axis(node) if _plain(node) else None
+        return [tile for tile in [_default(shape_of(node), found, whole=axis == 0)] if tile and axis is not None]
     if not is_pointwise(node) or not _plain(node):
         return []
     same = [found.tiles[x] for x in operands(node) if x in found.tiles and shape_of(x) == shape_of(node)]

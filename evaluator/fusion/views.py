@@ -172,6 +172,11 @@ def _slice(args: Any, at: Indices, shape: tuple[int, ...]) -> Indices:
     return (*at[:dim], plus(times(at[dim], step), start), *at[dim + 1 :])
 
 
+def _flip(args: Any, at: Indices, shape: tuple[int, ...]) -> Indices:
+    dims = {d % len(shape) for d in args[1]}
+    return tuple(plus(times(index, -1), shape[d] - 1) if d in dims else index for d, index in enumerate(at))
+
+
 def _select(args: Any, at: Indices, shape: tuple[int, ...]) -> Indices:
     dim = args[1] % len(shape)
     return (*at[:dim], Index((), args[2] % shape[dim]), *at[dim:])
@@ -181,4 +186,5 @@ _SIMPLE: dict[Any, Callable[[Any, Indices, tuple[int, ...]], Indices]] = {
     aten.expand.default: _expand, aten.permute.default: _permute, aten.transpose.int: _transpose,
     aten.t.default: _transpose, aten.unsqueeze.default: _unsqueeze, aten.squeeze.default: _squeeze,
     aten.squeeze.dim: _squeeze, aten.squeeze.dims: _squeeze, aten.slice.Tensor: _slice, aten.select.int: _select,
+    aten.flip.default: _flip,
 }
