@@ -18,12 +18,15 @@ from evaluator.fusion.compiled import Compiled
 from evaluator.fusion.library import Library
 from evaluator.fusion.pointwise import CONSTANTS, identity
 from evaluator.fusion.repeating import is_kernel_work
-from evaluator.fusion.simplify import write_out_numbers
+from evaluator.fusion.simplify import fold_permutes, write_out_numbers
+from evaluator.fusion.tiles import SMALLEST_SIDE
 from evaluator.fusion.views import is_view
 from evaluator.model import Operator
 
 aten = torch.ops.aten
 
+LARGEST_SYSTEM = 64
+"""Equations of a triangular system that is solved in kernels; larger ones are left to ATen, as are those below a tile of products."""
 
 # What is no matrix product is computed again in the backward pass, inside its kernels, instead of being kept.
 RECOMPUTE = {
@@ -64,6 +67,7 @@ def fused(function: Callable[..., Tensor], library: Library) -> Callable[..., Te
 
     def partition(joint: GraphModule, inputs: Any, **kwargs: Any) -> Any:
         write_out_numbers(joint)
+        fold_permutes(joint.graph)  # so that a transposed inverse is seen to be the one that is there
         kept = {node.name for node in joint.graph.nodes if _costly(node)}
         while True:
             parts = _parted(copy.deepcopy(joint), kept, inputs, kwargs)
@@ -105,7 +109,7 @@ def _decompositions() -> dict[Any, Any]:
     table.pop(aten._scaled_dot_product_flash_attention_for_cpu.default, None)
     ours = {
         aten.native_layer_norm.default: _layer_norm, aten.var.correction: _var, aten.full_like.default: _full_like,
-        aten.copy.default: _copy, aten.new_empty_strided.default: _new_empty_strided, aten.bitwise_not.default: _bitwise_not,
+        aten.linalg_solve_triangular.default: _solve_triangular, aten.copy.default: _copy, aten.new_empty_strided.default: _new_empty_strided, aten.bitwise_not.default: _bitwise_not,
     }  # fmt: skip
     return {**table, **ours}
 
@@ -118,6 +122,26 @@ def _layer_norm(x: Tensor, shape: list[int], weight: Any, bias: Any, eps: float)
     out = apart * scale
     out = out if weight is None else out * weight
     return out if bias is None else out + bias, mean, scale
+
+
+def _solve_triangular(A: Tensor, B: Tensor, *, upper: bool, left: bool = True, unitriangular: bool = False) -> Any:
+    """By the inverse of A [.., C, C], which is made of products: a solver's batch of small systems takes as long as all else."""
+    C = A.shape[-1]
+    if not left or A.dtype != torch.float32 or not SMALLEST_SIDE <= C <= LARGEST_SYSTEM:
+        return NotImplemented
+    L = A.mT if upper else A
+    row = torch.arange(C, device=A.device)
+    if not unitriangular:
+        scale = torch.where(row[:, None] == row, L, 0.0).sum(-1, keepdim=True)
+        L = L / scale
+    L = torch.where(row[:, None] > row, L, 0.0)
+    apart = row[:, None] ^ row  # apart >> s == 1: in one block of 2^(s+1) rows, in different halves of it
+    X = torch.where(row[:, None] == row, 1.0, torch.where(apart == 1, -L, 0.0))
+    for s in range(1, (C - 1).bit_length()):
+        X = torch.where(apart >> s == 1, -(X @ L @ X), X)
+    X = 2 * X - X @ (X + L @ X)  # a step of Newton's, which sharpens it
+    X = X if unitriangular else X / scale.mT
+    return (X.mT if upper else X) @ B
 
 
 def _var(x: Tensor, dim: Any = None, *, correction: float | None = None, keepdim: bool = False) -> Tensor:

@@ -40,6 +40,19 @@ def _write_out(graph: Graph, node: Node, number: float) -> None:
     node.replace_all_uses_with(full)
 
 
+def fold_permutes(graph: Graph) -> None:
+    """A permutation of a permutation is one, or none."""
+    for node in list(graph.nodes):
+        inner: Any = node.args[0] if node.target is aten.permute.default else None
+        if inner is None or inner.target is not aten.permute.default:
+            continue
+        dims: list[int] = [inner.args[1][d] for d in node.args[1]]
+        node.args = (inner.args[0], dims)
+        if [d % len(dims) for d in dims] == list(range(len(dims))):
+            node.replace_all_uses_with(inner.args[0])
+    graph.eliminate_dead_code()
+
+
 def simplify(graph: Graph) -> None:
     _drop_zeros(graph)
     graph.eliminate_dead_code()

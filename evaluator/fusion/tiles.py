@@ -14,6 +14,7 @@ aten = torch.ops.aten
 
 MAX_TILE = 8192  # numbers of a tile
 MAX_SIDE = 128
+SMALLEST_SIDE = 16  # of a product on matrix units
 ROWS = 32  # of a tile cut out of a taller matrix
 
 
@@ -156,7 +157,7 @@ def product_form(M: int, K: int, N: int) -> str | None:
         return "row"
     if N == 1:
         return "column"
-    return "dot" if min(M, K, N) >= 16 else None
+    return "dot" if min(M, K, N) >= SMALLEST_SIDE else None
 
 
 def _reduction_tile(node: Node, found: Tiling) -> Tile | None:
