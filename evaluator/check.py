@@ -163,7 +163,7 @@ class _Asking:
 
         def work(operator: OperatorProcess, fresh: OperatorProcess) -> None:
             with contextlib.suppress(queue.Empty):
-                while True:
+                while not operator.failed:
                     at, gate = waiting.get_nowait()
                     probe = self.probe(gate.__name__, fresh)
                     answers[at] = _ask(gate, operator, probe)
@@ -176,6 +176,10 @@ class _Asking:
         work(*pair)
         for thread in others:
             thread.join()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                at, gate = waiting.get_nowait()
+                answers[at] = Gate(gate.__name__, False, "not asked: the operator's processes were ended under earlier questions", 0.0)
         return [answers[at] for at in range(len(stage))]
 
 

@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 ATTACKS = HERE / "attacks"
 CASES = {case["name"]: case for case in json.loads((ATTACKS / "manifest.json").read_text())}
 BY_GATE = {gate.__name__: gate for stage in gates.STAGES for gate in stage}
-BEFORE = {"derivative": ["precision"], "cost": ["speed"], "state": ["speed", "precision", "chunk"], "state_in_full": ["precision", "chunk"]}
+BEFORE = {"derivative": ["precision"], "cost": ["speed"], "state": ["speed", "precision", "chunk"], "state_in_full": ["precision", "chunk"], "recall": ["speed", "chunk"]}
 ROOT = HERE.parent
 TORTURE = int(os.environ.get("AGENT_TORTURE", "8"))
 

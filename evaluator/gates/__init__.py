@@ -16,6 +16,7 @@ from evaluator.gates.gradients import derivative, reach
 from evaluator.gates.independence import backward, batches, heads, prefix, rows
 from evaluator.gates.precision import precision
 from evaluator.gates.probe import Probe, Rejected
+from evaluator.gates.recall import recall
 from evaluator.gates.sameness import dtypes, exact, memory
 from evaluator.gates.state import chunk, state
 from evaluator.operator import OperatorProcess
@@ -29,7 +30,7 @@ STAGES: tuple[tuple[Gate, ...], ...] = (
     (cost,),
     (precision, causal, finite, rows, heads, reach),
     (derivative, backward, chunk),
-    (lengths, canary, batches, state_in_full, state, dtypes, prefix, growth, recurrence),
+    (lengths, canary, batches, state_in_full, state, recall, dtypes, prefix, growth, recurrence),
     (memory,),
 )
 """All gates of a stage are asked, side by side where there are several; a stage that rejects is the last."""

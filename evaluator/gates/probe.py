@@ -1,6 +1,5 @@
 """What every gate works with: random inputs of any shape, fresh in each check, and the reject that names values."""
 
-import contextlib
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -173,8 +172,12 @@ class Probe:
     def width(self, operator: OperatorProcess, wanted: int) -> int:
         """The narrowest heads from `wanted` on that are answered: some operators need a power of two, or eight features."""
         for dim in (d for d in (wanted, 8, 16) if d >= wanted):
-            with contextlib.suppress(OperatorError):
+            try:
                 operator.forward(self.inputs(operator, 1, 9, K=dim), chunk_size=4)
+            except OperatorError as error:
+                if error.kind != "raised":  # a process that is lost says nothing of heads
+                    raise
+            else:
                 return dim
         raise Rejected("delta_rule fails for heads of 16 features and less; it must work for any head_dim from 16 on")
 

@@ -1,0 +1,80 @@
+"""The gate on what can be read back: a state that no gradient shows still answers when its keys come again."""
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from evaluator.gates.probe import Probe, Rejected, Tensors
+from evaluator.gates.state import BEGINNING, may_hold
+from evaluator.operator import OperatorProcess
+
+ROWS, NEAR, FAR = 16, 192, 128
+"""Rows, fewer of wide heads, and questions in each: of the last 256 tokens of its past, then of those before."""
+BANDS = (0, 64, 128, 256, 512, 1024)
+"""Tokens back: how well is asked of each band by itself, as what is far may be lost whole."""
+
+
+def recall(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
+    """No more past values can be read back by their keys than a state may hold, whatever passes no gradient.
+
+    Tokens come again behind a long past, as they were or with other values; which part of the variance of the values
+    that they had, or of those right behind them, their outputs tell by a linear map is counted in tokens.
+    """
+    milliseconds = probe.properties["milliseconds_a_token"]
+    quick, past = milliseconds < 0.03, 1000 if milliseconds < 0.5 else 400
+    found = dict[str, float]()
+    for dim in (16, probe.head_dim) if quick else (16,):
+        allowed = may_hold(probe, dim, probe.chunk_size) // dim
+        for kind in ("as they come", BEGINNING) if quick else ("as they come",):
+            for whole in (False, True):
+                tokens, back = _read_back(operator, probe, dim, past, calm=kind == BEGINNING, whole=whole)
+                found[f"{dim}x{dim}"] = round(max(tokens, found.get(f"{dim}x{dim}", 0.0)), 1)
+                if tokens > allowed:
+                    raise Rejected(
+                        f"the state is too large: with K = V = {dim} and inputs {kind}, keys that come again give back the values of "
+                        f"{tokens:.0f} tokens, up to {back} tokens back; its whole size is {allowed} values of so many numbers"
+                    )
+    return {"recall": found}
+
+
+def _read_back(operator: OperatorProcess, probe: Probe, dim: int, past: int, *, calm: bool, whole: bool) -> tuple[float, int]:
+    """How many tokens' worth of values the outputs tell, and the farthest band that tells a tenth of its own."""
+    before, rows = past - 257, ROWS if dim <= 16 else 6
+    at = torch.stack([torch.cat((_drawn(probe, 256, NEAR) + before, _drawn(probe, before, FAR))) for _ in range(rows)])
+    count = at.shape[1]
+    x = probe.inputs(operator, rows, past + count, K=dim, calm=calm)
+    x["q"] = x["k"].clone()  # as training makes them where keys are to be found again
+    for value in (x[n] for n in probe.over_time(x) if whole or n != "v"):
+        for number in range(rows):
+            value[number, :, past:] = value[number][:, at[number]]
+    o = operator.forward(x, chunk_size=probe.chunk_size)[:, :, past:].double()
+    tokens, farthest = 0.0, 0
+    back = past + torch.arange(count) - at
+    for low, high in pairwise(BANDS):
+        here = (back > low) & (back <= high)
+        told = max(_told(x, o, at + behind, here, head) for behind in ((1,) if whole else (0, 1)) for head in range(probe.num_heads))
+        tokens += told * (min(high, past) - low) if low < past else 0.0
+        farthest = high if told > 0.1 else farthest
+    return tokens, farthest
+
+
+def _drawn(probe: Probe, tokens: int, count: int) -> Tensor:
+    return torch.randperm(tokens, generator=probe.rng)[:count]
+
+
+def _told(x: Tensors, o: Tensor, at: Tensor, here: Tensor, head: int) -> float:
+    """Which part of the variance of past values [., V] their outputs tell by a linear map that is fitted on others."""
+    values = torch.stack([x["v"][number, head][at[number]] for number in range(len(at))])[here].double()
+    given = F.normalize(o[:, head][here], dim=-1).nan_to_num()  # what is no number is another gate's to tell
+    half = len(given) // 2
+    if half < 2 * given.shape[1]:
+        return 0.0
+    values = values - values.mean(0)
+    given = given - given.mean(0)
+    left = 0.0
+    for fit, rest in ((slice(0, half), slice(half, None)), (slice(half, None), slice(0, half))):
+        map_ = torch.linalg.lstsq(given[fit], values[fit], driver="gelsd").solution
+        left += float((values[rest] - given[rest] @ map_).square().sum())
+    return max(0.0, 1 - left / float(values.square().sum()))
