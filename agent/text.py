@@ -28,6 +28,11 @@ def one_line(text: str, limit: int = 300) -> str:
     return line if len(line) <= limit else line[: limit - 3].rstrip() + "..."
 
 
+def bare(text: str) -> str:
+    """`text` without the Markdown or quotation marks around it."""
+    return text.strip(" \t*`\"'")
+
+
 def scrub(text: str, secrets: tuple[str, ...]) -> str:
     """`text` without any of the `secrets`; shorter than six characters is no secret but a word."""
     for secret in secrets:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .cells import ABSENT, MARKS, cells_of, is_cell, is_plain, letters_of, number_in, plain
+from .cells import ABSENT, MARKS, cells_of, is_cell, is_plain, is_rule, letters_of, number_in, plain
 from .header import column_of
 
 _VALUE = ("score", "scores", "accuracy", "acc", "value", "result", "testaccuracy", "bestaccuracy")  # over the numbers of a system
@@ -31,7 +31,7 @@ def by_task(lines: Sequence[str]) -> ByTask | None:
         for column, cells in told.items():
             found.setdefault(column, cells)
         end = at + 1 if told else end
-        above = line if line.strip(" \t|:+=-") else above
+        above = above if is_rule(line) else line
     width = max(map(len, found.values()), default=0)
     if len(found) < 2 or any(len(cells) != width for cells in found.values()):
         return None

@@ -28,6 +28,11 @@ def cells_of(line: str, mark: str) -> list[str]:
         return []
 
 
+def is_rule(line: str) -> bool:
+    """Whether a line is empty or rules a table alone."""
+    return not line.strip(" \t|:+=-")
+
+
 def number_in(text: str) -> float | None:
     try:
         return float(text)

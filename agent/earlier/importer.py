@@ -16,7 +16,7 @@ from ..text import one_line, printable
 from .record import OldRecord, parse
 
 _LIMIT = 16 << 20
-_FORM = "`agent import --help` shows one"
+_NEITHER = "no insights and no name that could be told (`agent import --help` shows one)"
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,8 @@ def _import(root: Path, file: Path, there: _There) -> Imported:
         return Imported(str(file), same, None, (f"the same record is there already as {same}",))
     record = parse(data)
     if record.is_empty:
-        raise BadInput(
-            f"it holds nothing but {record.lack}: no insights and no name that could be told ({_FORM})"
-            if record.lack
-            else f"it does not look like a record: no score table, no insights and no name that could be told ({_FORM})"
-        )
+        what = f"it holds nothing but {record.lack}: " if record.lack else "it does not look like a record: no score table, "
+        raise BadInput(what + _NEITHER)
     notes = [*record.oddities, *_disagreements(record, there)]
     return Imported(str(file), _write(root, file, data, record), None, tuple(notes))
 

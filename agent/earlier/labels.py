@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from ..text import one_line
+from ..text import bare, one_line
 
 _FLAGS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _LABEL = re.compile(
@@ -92,15 +92,11 @@ def _label(at: int, match: re.Match[str], lines: Sequence[str]) -> Label:
     """With its value from its own line, or from the next one that is not empty and no label itself."""
     word = "success" if match[1].lower() == "success" else "name"
     if match[2]:
-        return Label(word, at, at + 1, _bare(match[2]), apart=False)
+        return Label(word, at, at + 1, bare(match[2]), apart=False)
     below = next((n for n in range(at + 1, len(lines)) if lines[n].strip()), None)
     if below is None or _LABEL.fullmatch(lines[below]):
         return Label(word, at, at + 1, "", apart=True)
-    return Label(word, at, below + 1, _bare(lines[below]), apart=True)
-
-
-def _bare(value: str) -> str:
-    return value.strip(" \t*`\"'")
+    return Label(word, at, below + 1, bare(lines[below]), apart=True)
 
 
 def _counting(lines: Sequence[str], opens: bool) -> list[Label]:

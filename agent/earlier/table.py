@@ -10,7 +10,7 @@ from itertools import pairwise
 from ..records import COLUMNS
 from ..text import one_line
 from .by_task import by_task
-from .cells import ABSENT, MARKS, cells_of, is_cell, is_plain, number_in, plain
+from .cells import ABSENT, MARKS, cells_of, is_cell, is_plain, is_rule, number_in, plain
 from .header import Header, goes_on, header_of, is_header
 
 STAMP = re.compile(r"^[ \t]*(\d{4})-?(\d\d)-?(\d\d)[_T ](\d\d):?(\d\d):?(\d\d)[ \t]*$", re.MULTILINE)
@@ -48,7 +48,7 @@ class Table:
         """Each row with its values joined."""
         above, wrapped = "", False
         for at, line in enumerate(lines):
-            if not line.strip(" \t|:+=-") or STAMP.match(line):
+            if is_rule(line) or STAMP.match(line):
                 above = ""
                 continue
             if header := header_of(line, of_a_block=wrapped and not above):
@@ -186,7 +186,7 @@ def _told(name: str) -> str:
 
 def _other_table(lines: Sequence[str]) -> str | None:
     """The first line that looks like the header of a table of something else."""
-    told = [line for line in lines if line.strip(" \t|:+=-")]
+    told = [line for line in lines if not is_rule(line)]
     return next((above for above, below in pairwise(told) for mark in MARKS if _heads(cells_of(above, mark), cells_of(below, mark))), None)
 
 
@@ -196,10 +196,10 @@ def _heads(above: Sequence[str], below: Sequence[str]) -> bool:
 
 def _known(name: str, values: dict[str, str], oddities: list[str]) -> dict[str, str]:
     """The numbers among the values, as plain ones; one that can't be a score stays and is told."""
-    written = [(text, plain(text)) for text in values.values() if plain(text) != text]
-    if written and not any(oddity.startswith(_WRITTEN) for oddity in oddities):
-        oddities.append(f"{_WRITTEN}: {one_line(written[0][0], 40)!r} as {written[0][1]}")
     numbers = {column: plain(text) for column, text in values.items()}
+    other = next((column for column, text in values.items() if numbers[column] != text), None)
+    if other and not any(oddity.startswith(_WRITTEN) for oddity in oddities):
+        oddities.append(f"{_WRITTEN}: {one_line(values[other], 40)!r} as {numbers[other]}")
     return {column: text for column, text in numbers.items() if _is_known(f"the row {one_line(name, 100)!r}", column, text, oddities)}
 
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ..names import BadName, check_name
 from ..records import COLUMNS
-from ..text import one_line, printable
+from ..text import bare, one_line, printable
 from .edits import AnyEdit, ReplyError
 from .scan import FENCE, find_edits
 from .thoughts import WRAPPERS, is_unfinished, without_thoughts
@@ -67,7 +67,7 @@ def parse(text: str) -> Proposal:
     return Proposal(
         title=_title(lines[title_at]),
         name=_name(labels["name"]),
-        mechanism=one_line(_bare(labels.get("mechanism", [""])[0]), 200),
+        mechanism=one_line(bare(labels.get("mechanism", [""])[0]), 200),
         prediction=_prediction(labels.get("prediction", [])),
         prose=_prose(lines, title_at, name_at),
         edits=edits,
@@ -145,13 +145,9 @@ def _labels(lines: list[str], title_at: int) -> dict[str, list[str]]:
     return labels
 
 
-def _bare(value: str) -> str:
-    return value.strip(" \t*`\"'")
-
-
 def _title(line: str) -> str:
     match = _HEADING.match(line.strip())
-    title = one_line(_bare(match[2].rstrip(" #")) if match else "", 200)
+    title = one_line(bare(match[2].rstrip(" #")) if match else "", 200)
     label, _, rest = title.partition(":")
     title = rest.strip(" *`") if label.lower() in {"title", "proposal"} else title
     if not title:
@@ -161,7 +157,7 @@ def _title(line: str) -> str:
 
 def _name(values: list[str]) -> str:
     """The name as a slug: what differs from one in case, blanks and hyphens alone is no reason for another try."""
-    names = list(dict.fromkeys(_lowered(_bare(value)) for value in values))
+    names = list(dict.fromkeys(_lowered(bare(value)) for value in values))
     if len(names) > 1:
         raise ReplyError(
             f"The reply gives two names, {names[0][:60]!a} and {names[1][:60]!a}: give one."
@@ -187,7 +183,7 @@ def _is_name(text: str) -> bool:
 
 def _prediction(values: list[str]) -> dict[str, float]:
     """`Compress +0.01, Memorize +0.05` -> {column: difference}."""
-    lines = list(dict.fromkeys(_bare(value) for value in values if value))
+    lines = list(dict.fromkeys(bare(value) for value in values if value))
     if len(lines) > 1:
         raise ReplyError("The reply gives two predictions: give one line 'Prediction: Compress +0.01, ...'.")
     expected: dict[str, float] = {}

@@ -35,9 +35,18 @@ def _write_out(graph: Graph, node: Node, number: float) -> None:
     if shape is None or not node.users:
         return
     with graph.inserting_before(node):
-        full = graph.call_function(aten.full.default, (list(shape.shape), number), {"dtype": shape.dtype, "device": shape.device})
-    full.meta["val"] = shape
-    node.replace_all_uses_with(full)
+        node.replace_all_uses_with(_full(graph, shape, number))
+
+
+def _made(graph: Graph, target: Any, args: tuple[Any, ...], value: Tensor, **options: Any) -> Node:
+    """A new node, whose value is like that one."""
+    node = graph.call_function(target, args, options)
+    node.meta["val"] = value
+    return node
+
+
+def _full(graph: Graph, value: Tensor, number: float) -> Node:
+    return _made(graph, aten.full.default, (list(value.shape), number), value, dtype=value.dtype, device=value.device)
 
 
 def fold_permutes(graph: Graph) -> None:
@@ -75,10 +84,8 @@ def _drop_zeros(graph: Graph) -> None:
         elif is_view(node) and node.target is not aten.constant_pad_nd.default and reads[0] in zero:
             zero.add(node)
         elif node.target in (aten.bmm.default, aten.mul.Tensor) and any(x in zero for x in reads):
-            value = node.meta["val"]
             with graph.inserting_before(node):
-                full = graph.call_function(aten.full.default, (list(value.shape), 0), {"dtype": value.dtype, "device": value.device})
-            full.meta["val"] = value
+                full = _full(graph, node.meta["val"], 0)
             node.replace_all_uses_with(full)
             zero.add(full)
         elif node.target is aten.slice_scatter.default:
@@ -101,21 +108,16 @@ def _write_instead(graph: Graph, node: Node, *, over_zeros: bool) -> None:
         return
     pads = [0, 0] * (len(shape) - 1 - dim) + [start, size - end]
 
-    def made(target: Any, args: tuple[Any, ...], like: Tensor, **options: Any) -> Node:
-        new = graph.call_function(target, args, options)
-        new.meta["val"] = like
-        return new
-
     with graph.inserting_before(node):
-        result = made(aten.constant_pad_nd.default, (part, pads, 0.0), value)
+        result = _made(graph, aten.constant_pad_nd.default, (part, pads, 0.0), value)
         if not over_zeros:
             column = (size, *[1] * (len(shape) - 1 - dim))
             places, flags = value.new_empty(size, dtype=torch.int64), value.new_empty(column, dtype=torch.bool)
-            place = made(aten.arange.start_step, (0, size), places, dtype=torch.int64, device=value.device)
-            place = made(aten.view.default, (place, list(column)), places.view(column))
-            after, before = (made(op, (place, bound), flags) for op, bound in ((aten.ge.Scalar, start), (aten.lt.Scalar, end)))
-            inside = made(aten.logical_and.default, (after, before), flags)
-            result = made(aten.where.self, (inside, result, node.args[0]), value)
+            place = _made(graph, aten.arange.start_step, (0, size), places, dtype=torch.int64, device=value.device)
+            place = _made(graph, aten.view.default, (place, list(column)), places.view(column))
+            after, before = (_made(graph, op, (place, bound), flags) for op, bound in ((aten.ge.Scalar, start), (aten.lt.Scalar, end)))
+            inside = _made(graph, aten.logical_and.default, (after, before), flags)
+            result = _made(graph, aten.where.self, (inside, result, node.args[0]), value)
             result.meta["written"] = True
     node.replace_all_uses_with(result)
 
@@ -168,9 +170,7 @@ def _store_in_place(graph: Graph, node: Node) -> None:
     copies = []
     for x in parts:
         with graph.inserting_before(node):
-            copy = graph.call_function(identity, (x,))
-        copy.meta["val"] = x.meta["val"].to(dtype)
-        copies.append(copy)
+            copies.append(_made(graph, identity, (x,), x.meta["val"].to(dtype)))
     node.args = (copies, *node.args[1:])
     if cast is None:
         return

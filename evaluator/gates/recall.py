@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from evaluator.gates.probe import Probe, Rejected, Tensors
+from evaluator.gates.probe import Probe, Rejected
 from evaluator.gates.state import BEGINNING, may_hold
 from evaluator.operator import OperatorProcess
 
@@ -46,15 +46,16 @@ def _read_back(operator: OperatorProcess, probe: Probe, dim: int, past: int, *, 
     count = at.shape[1]
     x = probe.inputs(operator, rows, past + count, K=dim, calm=calm)
     x["q"] = x["k"].clone()  # as training makes them where keys are to be found again
-    for value in (x[n] for n in probe.over_time(x) if whole or n != "v"):
-        for number in range(rows):
-            value[number, :, past:] = value[number][:, at[number]]
+    for name in probe.over_time(x):
+        if whole or name != "v":
+            x[name][:, :, past:] = _at(x[name], at)
     o = operator.forward(x, chunk_size=probe.chunk_size)[:, :, past:].double()
+    values = [_at(x["v"], at + behind).double() for behind in ((1,) if whole else (0, 1))]
     tokens, farthest = 0.0, 0
     back = past + torch.arange(count) - at
     for low, high in pairwise(BANDS):
         here = (back > low) & (back <= high)
-        told = max(_told(x, o, at + behind, here, head) for behind in ((1,) if whole else (0, 1)) for head in range(probe.num_heads))
+        told = max(_told(v[:, head][here], o[:, head][here]) for v in values for head in range(probe.num_heads))
         tokens += told * (min(high, past) - low) if low < past else 0.0
         farthest = high if told > 0.1 else farthest
     return tokens, farthest
@@ -64,10 +65,14 @@ def _drawn(probe: Probe, tokens: int, count: int) -> Tensor:
     return torch.randperm(tokens, generator=probe.rng)[:count]
 
 
-def _told(x: Tensors, o: Tensor, at: Tensor, here: Tensor, head: int) -> float:
-    """Which part of the variance of past values [., V] their outputs tell by a linear map that is fitted on others."""
-    values = torch.stack([x["v"][number, head][at[number]] for number in range(len(at))])[here].double()
-    given = F.normalize(o[:, head][here], dim=-1).nan_to_num()  # what is no number is another gate's to tell
+def _at(x: Tensor, tokens: Tensor) -> Tensor:
+    """Of x [B, H, T, ...] what stands at `tokens` [B, N]: [B, H, N, ...]."""
+    return torch.take_along_dim(x, tokens.view(len(tokens), 1, -1, *[1] * (x.dim() - 3)), 2)
+
+
+def _told(values: Tensor, o: Tensor) -> float:
+    """Which part of the variance of past values [N, V] outputs [N, V] tell by a linear map that is fitted on others."""
+    given = F.normalize(o, dim=-1).nan_to_num()  # what is no number is another gate's to tell
     half = len(given) // 2
     if half < 2 * given.shape[1]:
         return 0.0
