@@ -227,6 +227,7 @@ def test_a_table_is_read_whatever_separates_its_cells_and_however_the_six_are_sp
         ("Model,Compress,Memorize\na,0.1,0.2 \\\\\nb,0.3,0.4", [("a", "0.1", None), ("b", "0.3", "0.4")], "which is no plain number"),
         ("task,score\ncompression,0.1\nmemorization,0.2", [("", "0.1", "0.2")], "the scores stand a task a line"),
         ("- **Compress**: 0.1\n- Memorize: 20%", [("", "0.1", "0.20")], "the scores stand a task a line"),
+        ("Depth = 42,5 %\n- Compress: 0.1\n- Memorize: 0.2", [("", "0.1", "0.2")], "the scores stand a task a line"),
         ("{'Compress': 0.1, 'Memorize': 0.2}", [("", "0.1", "0.2")], "the scores stand a task a line"),
         ("| Task | a | b |\n|---|---|---|\n| Compress | 0.1 | 0.3 |\n| Memorize | 0.2 | 0.4 |", [("a", "0.1", "0.2"), ("b", "0.3", "0.4")], "the scores stand a task a line"),
         ("          a    b\nCompress  0.1  0.3\nMemorize  0.2  0.4", [("a", "0.1", "0.2"), ("b", "0.3", "0.4")], "the scores stand a task a line"),

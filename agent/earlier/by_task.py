@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .cells import ABSENT, MARKS, cells_of, is_cell, is_plain, is_rule, letters_of, number_in, plain
+from .cells import ABSENT, MARKS, cells_of, is_cell, is_plain, is_rule, letters_of, plain
 from .header import column_of
 
 _VALUE = ("score", "scores", "accuracy", "acc", "value", "result", "testaccuracy", "bestaccuracy")  # over the numbers of a system
@@ -64,7 +64,7 @@ def _names(above: str, width: int) -> list[str]:
     """What the line over the first task calls its columns; nothing where it is no such line."""
     for mark in MARKS:
         cells = cells_of(above, mark) if mark == "" or mark in above else []
-        if len(cells) not in (width, width + 1) or len(cells) < 2 or any(number_in(cell) is not None for cell in cells):
+        if len(cells) not in (width, width + 1) or len(cells) < 2 or any(map(is_cell, cells[-width:])):  # numbers name nothing
             continue
         return cells[-width:]
     return []
