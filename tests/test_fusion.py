@@ -16,7 +16,9 @@ pytest.importorskip("triton")
 from evaluator.fusion import faster
 from evaluator.fusion.capture import fused_operator
 from evaluator.fusion.compiled import Compiled
+from evaluator.fusion.emit import HEADER
 from evaluator.fusion.index import NotAffine, divide, linear, plus, times, variable
+from evaluator.fusion.kernel import Kernel
 from evaluator.fusion.library import Library
 from evaluator.fusion.pointwise import TEXTS, identity
 
@@ -49,9 +51,9 @@ def results(rule, inputs, grad):
     return [o, *torch.autograd.grad(o, list(leaves.values()), grad, allow_unused=True, materialize_grads=True)]
 
 
-def agree(rule, inputs):
+def agree(rule, inputs, library=None):
     """Holds compiled outputs and gradients to eager ones, and returns the library of kernels."""
-    library = Library()
+    library = library or Library()
     grad = torch.randn_like(inputs["v"])
     eager, compiled = results(rule, inputs, grad), results(fused_operator(rule, library), inputs, grad)
     exact = results(rule, {name: x.double() for name, x in inputs.items()}, grad.double())
@@ -182,7 +184,8 @@ def scans(i):
     rows = chunked(decay).cumsum(-2)
     betas = F.pad(i["beta"], (0, -T % 16)).unflatten(2, (-1, 16)).cumsum(-1)
     back = chunked(i["v"] * 0.1).flip(-2).cumsum(-2).flip(-2)
-    o = chunked(i["v"]) * rows.exp() + back * betas[..., None] + i["k"].cumsum(-1)[:, :, :1, None, :]
+    column = chunked(i["beta"][..., None]).cumsum(-2)
+    o = chunked(i["v"]) * rows.exp() + back * betas[..., None] * column + i["k"].cumsum(-1)[:, :, :1, None, :]
     return o.flatten(2, 3)[:, :, :T]
 
 
@@ -210,6 +213,46 @@ AWKWARD = [solves, scans, norms, reduces_rows, shifts_and_flips, writes_in_place
 @pytest.mark.parametrize("rule", AWKWARD, ids=lambda rule: rule.__name__)
 def test_awkward_operators(rule, T):
     agree(rule, sample(None, T // 4 if rule is token_by_token else T))  # a kernel a token is slow to interpret
+
+
+class Refusing(Library):
+    """As where the compiler takes one kernel of a few, or none."""
+
+    def __init__(self, one_of):
+        super().__init__()
+        self.one_of, self.asked = one_of, {}
+
+    def launch(self, kernel, tensors):
+        number = self.asked.setdefault(kernel.source, len(self.asked))
+        return bool(self.one_of) and number % self.one_of == 0 and super().launch(kernel, tensors)
+
+
+DELTA_NET = operator_of(load("delta_net"))
+
+
+@pytest.mark.parametrize(
+    ("rule", "one_of"), [*((rule, 0) for rule in (DELTA_NET, *AWKWARD)), (DELTA_NET, 2), (scans, 2), (writes_in_place, 3)]
+)
+def test_what_the_compiler_refuses_is_left_to_aten(rule, one_of):
+    library = Refusing(one_of)
+    agree(rule, sample(None, 5 if rule is token_by_token else 37), library)
+    assert library.asked
+
+
+def test_the_compilers_errors_are_a_kernels_own(monkeypatch):
+    library, kernel = Library(), Kernel(f"{HEADER}@triton.jit\ndef kernel(p0):\n    pass\n", (), 1, 1)
+
+    def fails(kernel, tensors):
+        raise RuntimeError("PassManager::run failed\nmodule {}")
+
+    monkeypatch.setattr(library, "_compile", fails)
+    library.prepare([(kernel, [torch.empty(1)])])
+    assert library.refused == {kernel.source: "RuntimeError: PassManager::run failed"}
+    assert not library.launch(kernel, [torch.empty(1)])
+    monkeypatch.undo()
+    library.deadline = -math.inf
+    with pytest.raises(TimeoutError, match="no end within its time"):
+        library.prepare([(kernel, [torch.empty(1)])])
 
 
 def test_bfloat16_is_rounded_where_eager_code_rounds():

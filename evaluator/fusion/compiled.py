@@ -13,7 +13,7 @@ from evaluator.fusion.index import contiguous
 from evaluator.fusion.kernel import Kernel
 from evaluator.fusion.library import Library
 from evaluator.fusion.pointwise import identity
-from evaluator.fusion.repeating import constant
+from evaluator.fusion.repeating import constants
 from evaluator.fusion.simplify import simplify
 from evaluator.fusion.tiles import operands
 from evaluator.fusion.views import RESHAPES, SPLITS, is_view, shape_of, source
@@ -41,7 +41,7 @@ class Compiled:
         self.kernels: dict[int, Kernel] = {}
         self.strides: dict[Node, tuple[int, ...]] = {}
         self.last = self._last_uses()
-        self.constants: dict[Node, Any] = {}
+        self.unchanging, self.constants = constants(self.graph), dict[Node, Any]()
 
     # --- what has to be in memory
 
@@ -116,7 +116,7 @@ class Compiled:
         env[node] = node.target(*args, **kwargs)  # type: ignore[operator]
         if isinstance(env[node], Tensor):
             self.strides[node] = tuple(env[node].stride())
-        if constant(node):
+        if node in self.unchanging:
             self.constants[node] = env[node]
 
     def _value(self, node: Node, env: dict[Node, Any]) -> Any:
@@ -155,7 +155,17 @@ class Compiled:
         for pointer in kernel.pointers:
             x = buffers[pointer.tensor] if pointer.tensor in buffers else self._value(pointer.tensor, env)
             tensors.append(_shifted(x, pointer.offset) if pointer.offset else x)
-        self.library.launch(kernel, tensors)
+        if not self.library.launch(kernel, tensors):
+            self._without_kernel(group, env)
+
+    def _without_kernel(self, group: Group, env: dict[Node, Any]) -> None:
+        """What a kernel would have computed, by the calls that its nodes are."""
+        here = dict(env)
+        for node in group.nodes:
+            args, kwargs = map_arg((node.args, node.kwargs), lambda x: self._value(x, here))
+            here[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+        for node in self.stored.intersection(group.nodes):
+            self._buffer(node, env).copy_(here[node])
 
     # --- before the first call
 

@@ -1,6 +1,7 @@
 """The Triton source of one group: every program computes its tiles in registers, from loads to stores."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -173,8 +174,7 @@ class _Writer:
         elif node.target in REDUCTIONS:
             text = self.reduction(node, reads[0])
         elif node.target in SCANS:
-            whole = self.whole(self.read(*reads[0]), tile.rows, tile.cols)
-            text = self.rounded(node, self.name(f"tl.{SCANS[node.target]}({whole}, {scanned_axis(node)})"))
+            text = self.rounded(node, self.scan(node, reads[0]))
         else:
             text = self.pointwise(node, reads)
         self.names[node] = self.name(text)
@@ -215,6 +215,17 @@ class _Writer:
         if last - 1 in dims:
             text, count = self.name(f"tl.{call}({text}, 0)[None, :]"), count * tile.rows
         return self.rounded(node, f"{text} / {count}" if kind == "mean" else text)
+
+    def scan(self, node: Node, read: tuple[Node, Tile]) -> str:
+        x, tile = read
+        text, axis = self.whole(self.read(x, tile), tile.rows, tile.cols), int(scanned_axis(node) == 1)
+        length, others = (tile.rows, tile.cols) if axis == 0 else (tile.cols, tile.rows)
+        if others > 1:
+            return self.name(f"tl.{SCANS[node.target]}({text}, {axis})")
+        # A single column or row: Triton 3.6 fails to compile some of its scans beside products, but no sum over a triangle.
+        later, earlier = (self.variable(name, replace(tile, rows=length, cols=length)) for name in ("ij" if axis == 0 else "ji"))
+        triangle = self.name(f"tl.where({earlier} <= {later}, tl.trans({text}), 0.0)")
+        return self.name(f"tl.sum({triangle}, {1 - axis}){'[:, None]' if axis == 0 else '[None, :]'}")
 
     def whole(self, text: str, rows: int, cols: int) -> str:
         shape = f"[{padded(rows)}, {padded(cols)}]"

@@ -63,8 +63,10 @@ def faster(operator: Operator, sample: dict[str, Tensor], library: "Library", se
         return compiled(inputs) if shapes(inputs) == known else operator(inputs)
 
     took = time.monotonic() - started
-    finer = ", products of three parts" * (library.products == "tf32x3")
-    told = f"the operator runs compiled, {len(library.kernels) - before} new kernels{finer}: {fused_ms:.2f} ms instead of {eager_ms:.2f}"
+    notes = ", products of three parts" * (library.products == "tf32x3")
+    if library.refused:
+        notes += f", without {len(library.refused)} that the compiler refused, as with {next(iter(library.refused.values()))}"
+    told = f"the operator runs compiled, {len(library.kernels) - before} new kernels{notes}: {fused_ms:.2f} ms instead of {eager_ms:.2f}"
     return chosen, Compilation(True, f"{told}, after {took:.0f} s")
 
 

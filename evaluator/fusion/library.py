@@ -29,6 +29,8 @@ class Library:
         self.kernels: dict[str, Any] = {}
         self.operators: dict[str, Operator] = {}  # by `products`: traced once for settings of equal shapes
         self.warps: dict[str, int] = {}
+        self.tried: set[str] = set()  # sources that the compiler was given
+        self.refused: dict[str, str] = {}  # of them those that it ended in an error for, and its words
         self.deadline = math.inf  # on time.monotonic()
         self.products = "tf32"  # of float32, where the process allows it: tf32, or tf32x3, which is nearly float32
 
@@ -37,14 +39,28 @@ class Library:
         for kernel, _ in wanted:
             self._function(kernel)
         with ThreadPoolExecutor(THREADS) as pool:
-            list(pool.map(lambda one: self._compile(*one), wanted))
+            list(pool.map(lambda one: self._try(*one), wanted))
 
-    def launch(self, kernel: Kernel, tensors: Sequence[Tensor]) -> None:
-        """Runs a kernel, compiled first where it is not yet. Raises TimeoutError after the deadline."""
+    def launch(self, kernel: Kernel, tensors: Sequence[Tensor]) -> bool:
+        """Runs a kernel, compiled first where it is not yet, if the compiler takes it. Raises TimeoutError after the deadline."""
         function, warps = self._function(kernel), self._warps(kernel)
+        if tensors[0].is_cuda and kernel.source not in self.tried:
+            self._try(kernel, tensors)
+        if kernel.source in self.refused:
+            return False
         launched = function[(kernel.grid,)](*tensors, num_warps=warps)
         if self._spills(kernel, warps, launched):
             function[(kernel.grid,)](*tensors, num_warps=self._warps(kernel))  # a kernel writes nothing that it reads
+        return True
+
+    def _try(self, kernel: Kernel, tensors: Sequence[Tensor]) -> None:
+        self.tried.add(kernel.source)
+        try:
+            self._compile(kernel, tensors)
+        except TimeoutError:
+            raise
+        except Exception as error:  # a fault or a limit of the compiler's, which are of many kinds: of this kernel alone
+            self.refused[kernel.source] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
     def _compile(self, kernel: Kernel, tensors: Sequence[Tensor]) -> None:
         self._in_time()

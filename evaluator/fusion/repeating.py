@@ -25,16 +25,13 @@ def inlined(graph: Graph) -> set[Node]:
             continue
         if node.target in CONSTANTS or (_repeatable(node) and _light(node, found)):
             found.add(node)
+    kept = constants(graph)
     for node in graph.nodes:  # ATen would make them again from the start
         if node.op == "output" or not (is_view(node) or node in found or is_kernel_work(node)):
             for x in operands(node):
-                _keep(source(x), found)
+                if source(x) not in kept and source(x).target is not aten._to_copy.default:
+                    found.discard(source(x))
     return found
-
-
-def _keep(node: Node, found: set[Node]) -> None:
-    if node in found and not constant(node) and node.target is not aten._to_copy.default:
-        found.discard(node)
 
 
 def is_kernel_work(node: Node) -> bool:
@@ -78,6 +75,10 @@ def _bytes(node: Node) -> float:
     return math.inf if shape_of(node)[-1:] == (1,) or node.target in REDUCTIONS else value.numel() * value.element_size()
 
 
-def constant(node: Node) -> bool:
-    """Whether a node depends on no input."""
-    return node.op == "call_function" and all(constant(source(x)) for x in operands(node))
+def constants(graph: Graph) -> set[Node]:
+    """Nodes that depend on no input."""
+    found: set[Node] = set()
+    for node in graph.nodes:
+        if node.op == "call_function" and all(source(x) in found for x in operands(node)):
+            found.add(node)
+    return found
