@@ -1,6 +1,7 @@
 """Gates on what an operator carries from the past into the future: how much, and that it does not grow."""
 
 import contextlib
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -21,6 +22,8 @@ LED = {
 NEAR_ONE = "of the sizes that training gives, with betas nearer to one"
 TRAINED = {NEAR_ONE: 1.0, "of the sizes that training gives, with small betas": -1.0}
 RARE = ("that come again", "of odd kinds", "alike in all channels")
+FULL = 1022
+"""Tokens after which memory that is a level deeper with every doubling has nearly all its levels in use, eight of blocks of four tokens."""
 LONG = 2048
 """Tokens after which whatever fills late is full."""
 DRAWS = 8
@@ -75,17 +78,17 @@ def state(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     """The rank of the map from past inputs to future outputs is the state: at most 4 K V + chunk_size (K + V), not growing.
 
     Small heads make it measurable, with 16 keys and values allowed where that is more, and many futures of one past. A
-    window or cache shows at K = V = 4, what waits for the trainer's chunk_size too, an expanded key at K = V = 10. The
+    window or cache shows at K = V = 4, levels of memory at 6 after a thousand tokens, what waits for the trainer's chunk_size too, an expanded key at K = V = 10. The
     heads take turns, as they need not be alike; where parameters are led, each its own way, all are asked. Where the outputs
     are the same for every chunk_size, nothing is allowed for a chunk.
     """
     quick = probe.properties["milliseconds_a_token"] < 1
     small, larger = probe.width(operator, 4), probe.width(operator, 10)
-    far_back = probe.randint(850, 960) if quick else 108
     with_parameters = bool(probe.described(operator, probe.num_heads, small).parameters)
     wide = ("as they come", BEGINNING, NEAR_ONE, *(kind for kind, by in LED.items() if with_parameters and abs(by) > 1))
     plan = (
-        (small, 8, "as they come", (27, *([probe.randint(150, 850)] if quick else []), far_back)),
+        (small, 8, "as they come", (27, probe.randint(150, 960) if quick else 108)),
+        *([(probe.width(operator, 6), 4, "as they come", (27, FULL))] if quick else []),
         (small, probe.chunk_size, DECLARED, (108,)),
         *((larger, 4, kind, (2 * larger + 14,)) for kind in wide),
         (small, 8, CALM, (27, 108)),
@@ -105,7 +108,7 @@ def state(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
         ranks = [max(held(operator, probe, dim, C, past, kind, head) for head in heads) for past in pasts]
         told = ", ".join(f"{rank} after {past} tokens" for rank, past in zip(ranks, pasts, strict=True))
         where = f"with K = V = {dim}, chunk_size = {C} and inputs {kind} its rank is {told}"
-        if max(ranks) > 1.25 * ranks[0] + dim * dim and _goes_on(operator, probe, dim, C, kind, max(pasts), max(ranks), heads[0]):
+        if _grown(ranks, dim) and _goes_on(operator, probe, dim, C, kind, pasts, ranks, heads[0]):
             raise Rejected(f"the state grows with the past: {where}")
         if max(ranks) > allowed:
             nothing = "; nothing for a chunk, as the outputs are the same for every chunk_size" * probe.properties.get("chunk_invariant", False)
@@ -143,9 +146,21 @@ def _rows_alone(operator: OperatorProcess, probe: Probe, dim: int) -> None:
     )
 
 
-def _goes_on(operator: OperatorProcess, probe: Probe, dim: int, C: int, kind: str, past: int, rank: int, head: int) -> bool:
-    """What fills late, as levels of memory do, ends at 4 K V and half a chunk's tokens; what grows goes on growing."""
-    return rank > 4 * dim * dim + C * dim or held(operator, probe, dim, C, min(4 * past, LONG), kind, head) > rank + dim
+def _grown(ranks: Sequence[int], dim: int) -> bool:
+    return max(ranks) > 1.25 * ranks[0] + dim * dim
+
+
+def _goes_on(
+    operator: OperatorProcess, probe: Probe, dim: int, C: int, kind: str, pasts: Sequence[int], ranks: Sequence[int], head: int
+) -> bool:
+    """What fills late, as levels of memory do, ends at 4 K V and half a chunk's tokens; what grows goes on growing.
+
+    It is little after the shortest past in every draw: in a single one, a direction that is much larger can hide the others.
+    """
+    if any(not _grown((held(operator, probe, dim, C, pasts[0], kind, head), *ranks), dim) for _ in range(2)):
+        return False
+    rank = max(ranks)
+    return rank > 4 * dim * dim + C * dim or held(operator, probe, dim, C, min(4 * max(pasts), LONG), kind, head) > rank + dim
 
 
 def _jumps(operator: OperatorProcess, probe: Probe, dim: int, C: int, part: int) -> bool:
