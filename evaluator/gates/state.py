@@ -153,14 +153,13 @@ def _grown(ranks: Sequence[int], dim: int) -> bool:
 def _goes_on(
     operator: OperatorProcess, probe: Probe, dim: int, C: int, kind: str, pasts: Sequence[int], ranks: Sequence[int], head: int
 ) -> bool:
-    """What fills late, as levels of memory do, ends at 4 K V and half a chunk's tokens; what grows goes on growing.
+    """What fills late, as slots and levels of memory do, ends within what may be held; what grows goes on growing.
 
     It is little after the shortest past in every draw: in a single one, a direction that is much larger can hide the others.
     """
     if any(not _grown((held(operator, probe, dim, C, pasts[0], kind, head), *ranks), dim) for _ in range(2)):
         return False
-    rank = max(ranks)
-    return rank > 4 * dim * dim + C * dim or held(operator, probe, dim, C, min(4 * max(pasts), LONG), kind, head) > rank + dim
+    return held(operator, probe, dim, C, min(4 * max(pasts), LONG), kind, head) > max(ranks) + dim
 
 
 def _jumps(operator: OperatorProcess, probe: Probe, dim: int, C: int, part: int) -> bool:
