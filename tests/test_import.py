@@ -218,6 +218,7 @@ def test_a_table_is_read_whatever_separates_its_cells_and_however_the_six_are_sp
         ("Model,Compress,Memorize\na,0.1,x\nb,0.3,0.4", [("a", "0.1", None), ("b", "0.3", "0.4")], "the row 'a' has 'x' as Memorize, which is no plain number"),
         ("Model,Compress,Memorize\na,10%,0.2", [("a", "0.10", "0.2")], "scores are written otherwise than as plain numbers: '10%' as 0.10"),
         ("Model;Compress;Memorize\na;0,1;0.2", [("a", "0.1", "0.2")], "scores are written otherwise than as plain numbers: '0,1' as 0.1"),
+        ("Model;Compress;Memorize\na;42,5 %;7,1 \u00b1 0,3 %", [("a", "0.425", "0.071")], "scores are written otherwise than as plain numbers: '42,5 %' as 0.425"),
         ("Model  Compress  Memorize\na  0.1±0.01  0.2", [("a", "0.1", "0.2")], "scores are written otherwise than as plain numbers: '0.1±0.01' as 0.1"),
         ("Model,Compress (%),Memorize\na,48.1,0.2", [("a", "0.481", "0.2")], "'48.1%' as 0.481"),
         ("Model,Compress,Memorize\na,**0.1**,0.2\u2020", [("a", "0.1", "0.2")], "'**0.1**' as 0.1"),

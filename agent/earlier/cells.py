@@ -7,7 +7,7 @@ from decimal import Decimal
 MARKS = ("|", "\t", "", ",", ";")  # what stands between cells; "": two blanks or more
 ABSENT = ("", "...", "none", "-", "--", "nan", "n/a", "na", "null", "\u2013", "\u2014")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
-_WRITTEN = re.compile(rf"({_NUMBER.pattern}|0?,[0-9]+)\s*(%?)\s*(?:(?:\u00b1|\+/?-)\s*[0-9.,]+\s*(%?)|\([0-9.,%\s\u00b1+-]+\))?")
+_WRITTEN = re.compile(rf"({_NUMBER.pattern}|0?,[0-9]+|[0-9]{{1,3}},[0-9]{{1,2}}(?=[^%]*%$))\s*(%?)\s*(?:(?:\u00b1|\+/?-)\s*[0-9.,]+\s*(%?)|\([0-9.,%\s\u00b1+-]+\))?")
 _DRESS = " \t*`\u2020\u2021\u00a7^\u2191\u2193"  # daggers and arrows, too
 
 
@@ -45,7 +45,7 @@ def is_plain(text: str) -> bool:
 
 
 def plain(text: str) -> str:
-    """`48.1%`, `0.481 \u00b1 0.002`, `0,481` or `**0.481**` as `0.481`; whatever else it is as it stands."""
+    """`48.1%`, `48,1 %`, `0.481 \u00b1 0.002`, `0,481` or `**0.481**` as `0.481`; whatever else it is as it stands."""
     match = None if is_plain(text) else _WRITTEN.fullmatch(text.strip(_DRESS))
     if match is None:
         return text
