@@ -103,7 +103,7 @@ def state(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     found = dict[str, dict[str, int]]()
     first = probe.a_head()
     for number, (dim, C, kind, pasts) in enumerate(plan):
-        allowed = may_hold(probe, dim, C)
+        allowed = may_hold(probe, dim, C, max(pasts))
         heads = range(probe.num_heads) if kind in LED else ((first + number) % probe.num_heads,)
         ranks = [max(held(operator, probe, dim, C, past, kind, head) for head in heads) for past in pasts]
         told = ", ".join(f"{rank} after {past} tokens" for rank, past in zip(ranks, pasts, strict=True))
@@ -207,9 +207,10 @@ def _directions(o: Tensor, all_channels: float, dim: int) -> int:
     return int((values > 1e-4 * all_channels / dim**0.5).sum())
 
 
-def may_hold(probe: Probe, dim: int, C: int) -> int:
-    """Numbers in a state; a few slots or last tokens, which small heads make look large, are few at the trainer's."""
-    return max(4 * dim * dim, SLOTS * 2 * dim) + (1 if probe.properties.get("chunk_invariant") else C) * 2 * dim
+def may_hold(probe: Probe, dim: int, C: int, past: int = 0) -> int:
+    """Numbers in a state; a few slots or last tokens, which small heads make look large, are few at the trainer's: later on also beside K V."""
+    slots = SLOTS * 2 * dim + (dim * dim if past >= FULL else 0)
+    return max(4 * dim * dim, slots) + (1 if probe.properties.get("chunk_invariant") else C) * 2 * dim
 
 
 def held(operator: OperatorProcess, probe: Probe, dim: int, C: int, past: int, kind: str, head: int) -> int:
@@ -222,8 +223,8 @@ def held(operator: OperatorProcess, probe: Probe, dim: int, C: int, past: int, k
 
 def _rank_once(operator: OperatorProcess, probe: Probe, dim: int, C: int, past: int, kind: str, head: int) -> int:
     """Up to a little more than is allowed, to much more of what only some tokens may ask for."""
-    most = may_hold(probe, dim, C) + (ROWS if kind in RARE else 8)
     past += C // 2 - past % C  # in the middle of a chunk
+    most = may_hold(probe, dim, C, past) + (ROWS if kind in RARE else 8)
     future = past if kind == "that come again" else max(66, 5 * most // (4 * dim))
     dtype = torch.float64 if probe.precision == "float64" else torch.float32
     x = probe.inputs(operator, ROWS, past + future, K=dim, dtype=dtype, as_declared=kind in (DECLARED, CALM, *TRAINED), calm=kind == BEGINNING)
