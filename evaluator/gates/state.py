@@ -13,6 +13,8 @@ from evaluator.gates.rounding import another_shape
 from evaluator.operator import OperatorProcess
 
 DECLARED = "with parameters as declared"
+LEVELS = "that fill levels of memory"
+"""So many that memory which has a level more with every doubling has seven of blocks of four tokens in use, and eight of pairs."""
 CALM = "with calm betas and small values"
 BEGINNING = "as when training begins"
 LED = {
@@ -22,8 +24,6 @@ LED = {
 NEAR_ONE = "of the sizes that training gives, with betas nearer to one"
 TRAINED = {NEAR_ONE: 1.0, "of the sizes that training gives, with small betas": -1.0}
 RARE = ("that come again", "of odd kinds", "alike in all channels")
-FULL = 1022
-"""Tokens after which memory that is a level deeper with every doubling has nearly all its levels in use, eight of blocks of four tokens."""
 LONG = 2048
 """Tokens after which whatever fills late is full."""
 DRAWS = 8
@@ -78,7 +78,7 @@ def state(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     """The rank of the map from past inputs to future outputs is the state: at most 4 K V + chunk_size (K + V), not growing.
 
     Small heads make it measurable, with 16 keys and values allowed where that is more, and many futures of one past. A
-    window or cache shows at K = V = 4, levels of memory at 6 after a thousand tokens, what waits for the trainer's chunk_size too, an expanded key at K = V = 10. The
+    window or cache shows at K = V = 4, levels of memory at 7, what waits for the trainer's chunk_size too, an expanded key at K = V = 10. The
     heads take turns, as they need not be alike; where parameters are led, each its own way, all are asked. Where the outputs
     are the same for every chunk_size, nothing is allowed for a chunk.
     """
@@ -88,7 +88,7 @@ def state(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     wide = ("as they come", BEGINNING, NEAR_ONE, *(kind for kind, by in LED.items() if with_parameters and abs(by) > 1))
     plan = (
         (small, 8, "as they come", (27, probe.randint(150, 960) if quick else 108)),
-        *([(probe.width(operator, 6), 4, "as they come", (27, FULL))] if quick else []),
+        *([(probe.width(operator, 7), 4, LEVELS, (510,))] if quick else []),
         (small, probe.chunk_size, DECLARED, (108,)),
         *((larger, 4, kind, (2 * larger + 14,)) for kind in wide),
         (small, 8, CALM, (27, 108)),
@@ -103,7 +103,7 @@ def state(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     found = dict[str, dict[str, int]]()
     first = probe.a_head()
     for number, (dim, C, kind, pasts) in enumerate(plan):
-        allowed = may_hold(probe, dim, C, max(pasts))
+        allowed = may_hold(probe, dim, C, kind)
         heads = range(probe.num_heads) if kind in LED else ((first + number) % probe.num_heads,)
         ranks = [max(held(operator, probe, dim, C, past, kind, head) for head in heads) for past in pasts]
         told = ", ".join(f"{rank} after {past} tokens" for rank, past in zip(ranks, pasts, strict=True))
@@ -207,9 +207,9 @@ def _directions(o: Tensor, all_channels: float, dim: int) -> int:
     return int((values > 1e-4 * all_channels / dim**0.5).sum())
 
 
-def may_hold(probe: Probe, dim: int, C: int, past: int = 0) -> int:
-    """Numbers in a state; a few slots or last tokens, which small heads make look large, are few at the trainer's: later on also beside K V."""
-    slots = SLOTS * 2 * dim + (dim * dim if past >= FULL else 0)
+def may_hold(probe: Probe, dim: int, C: int, kind: str = "") -> int:
+    """Numbers in a state; a few slots or last tokens, which small heads make look large, are few at the trainer's: beside K V, of levels."""
+    slots = SLOTS * 2 * dim + (dim * dim if kind == LEVELS else 0)
     return max(4 * dim * dim, slots) + (1 if probe.properties.get("chunk_invariant") else C) * 2 * dim
 
 
@@ -223,8 +223,8 @@ def held(operator: OperatorProcess, probe: Probe, dim: int, C: int, past: int, k
 
 def _rank_once(operator: OperatorProcess, probe: Probe, dim: int, C: int, past: int, kind: str, head: int) -> int:
     """Up to a little more than is allowed, to much more of what only some tokens may ask for."""
+    most = may_hold(probe, dim, C, kind) + (ROWS if kind in RARE else 8)
     past += C // 2 - past % C  # in the middle of a chunk
-    most = may_hold(probe, dim, C, past) + (ROWS if kind in RARE else 8)
     future = past if kind == "that come again" else max(66, 5 * most // (4 * dim))
     dtype = torch.float64 if probe.precision == "float64" else torch.float32
     x = probe.inputs(operator, ROWS, past + future, K=dim, dtype=dtype, as_declared=kind in (DECLARED, CALM, *TRAINED), calm=kind == BEGINNING)
