@@ -1,5 +1,6 @@
 """A compiled graph at work: kernels written at the first call, for the layout that its inputs have."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,7 +42,12 @@ class Compiled:
         self.kernels: dict[int, Kernel] = {}
         self.strides: dict[Node, tuple[int, ...]] = {}
         self.last = self._last_uses()
-        self.unchanging, self.constants = constants(self.graph), dict[Node, Any]()
+        self.constants: dict[Node, Any] = {}
+
+    @functools.cached_property
+    def unchanging(self) -> set[Node]:
+        """Nodes that depend on no input; only a graph that is called asks for them."""
+        return constants(self.graph)
 
     # --- what has to be in memory
 
@@ -112,8 +118,7 @@ class Compiled:
         if node.target is identity:
             self._buffer(node, env).copy_(self._value(operands(node)[0], env))
             return
-        args, kwargs = map_arg((node.args, node.kwargs), lambda x: self._value(x, env))
-        env[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+        env[node] = self._applied(node, env)
         if isinstance(env[node], Tensor):
             self.strides[node] = tuple(env[node].stride())
         if node in self.unchanging:
@@ -125,9 +130,13 @@ class Compiled:
             return env[node]
         if node in self.parts:
             return self._buffer(node, env)
+        assert is_view(node) or node in self.plan.inline or node.target in SPLITS, f"{node} was not computed"
+        return self._applied(node, env)
+
+    def _applied(self, node: Node, env: dict[Node, Any]) -> Any:
+        """What a node's call gives."""
         args, kwargs = map_arg((node.args, node.kwargs), lambda x: self._value(x, env))
         target = aten.reshape.default if node.target in RESHAPES else node.target
-        assert is_view(node) or node in self.plan.inline or node.target in SPLITS, f"{node} was not computed"
         return target(*args, **kwargs)  # type: ignore[operator]
 
     def _buffer(self, node: Node, env: dict[Node, Any]) -> Tensor:
@@ -162,8 +171,7 @@ class Compiled:
         """What a kernel would have computed, by the calls that its nodes are."""
         here = dict(env)
         for node in group.nodes:
-            args, kwargs = map_arg((node.args, node.kwargs), lambda x: self._value(x, here))
-            here[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+            here[node] = self._applied(node, here)
         for node in self.stored.intersection(group.nodes):
             self._buffer(node, env).copy_(here[node])
 

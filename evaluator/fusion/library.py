@@ -43,11 +43,12 @@ class Library:
 
     def launch(self, kernel: Kernel, tensors: Sequence[Tensor]) -> bool:
         """Runs a kernel, compiled first where it is not yet, if the compiler takes it. Raises TimeoutError after the deadline."""
-        function, warps = self._function(kernel), self._warps(kernel)
+        function = self._function(kernel)
         if tensors[0].is_cuda and kernel.source not in self.tried:
             self._try(kernel, tensors)
         if kernel.source in self.refused:
             return False
+        warps = self._warps(kernel)
         launched = function[(kernel.grid,)](*tensors, num_warps=warps)
         if self._spills(kernel, warps, launched):
             function[(kernel.grid,)](*tensors, num_warps=self._warps(kernel))  # a kernel writes nothing that it reads

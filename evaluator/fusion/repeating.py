@@ -25,11 +25,11 @@ def inlined(graph: Graph) -> set[Node]:
             continue
         if node.target in CONSTANTS or (_repeatable(node) and _light(node, found)):
             found.add(node)
-    kept = constants(graph)
+    unchanging = constants(graph)
     for node in graph.nodes:  # ATen would make them again from the start
         if node.op == "output" or not (is_view(node) or node in found or is_kernel_work(node)):
             for x in operands(node):
-                if source(x) not in kept and source(x).target is not aten._to_copy.default:
+                if source(x) not in unchanging and source(x).target is not aten._to_copy.default:
                     found.discard(source(x))
     return found
 

@@ -14,7 +14,7 @@ from evaluator.operator import OperatorProcess
 
 DECLARED = "with parameters as declared"
 LEVELS = "that fill levels of memory"
-"""So many that memory which has a level more with every doubling has seven of blocks of four tokens in use, and eight of pairs."""
+"""510 tokens: of memory that has a level more with every doubling, seven of blocks of four tokens are in use then, and eight of pairs."""
 CALM = "with calm betas and small values"
 BEGINNING = "as when training begins"
 LED = {
@@ -208,7 +208,10 @@ def _directions(o: Tensor, all_channels: float, dim: int) -> int:
 
 
 def may_hold(probe: Probe, dim: int, C: int, kind: str = "") -> int:
-    """Numbers in a state; a few slots or last tokens, which small heads make look large, are few at the trainer's: beside K V, of levels."""
+    """Numbers in a state; a few slots or last tokens, which small heads make look large, are few at the trainer's.
+
+    Where levels are looked for they may stand beside K V, which levels exceed all the same.
+    """
     slots = SLOTS * 2 * dim + (dim * dim if kind == LEVELS else 0)
     return max(4 * dim * dim, slots) + (1 if probe.properties.get("chunk_invariant") else C) * 2 * dim
 
