@@ -10,7 +10,7 @@ from typing import Any
 
 from noise import scores_by_seed
 
-from evaluator.protocol import COLUMNS, Protocol, from_json
+from evaluator.protocol import COLUMNS, Protocol, Setting, from_json
 from evaluator.results import ResultsError, judged, read_json, read_rows, settings_in, summary
 
 PUBLISHED = Path(__file__).with_name("published.csv")
@@ -157,6 +157,42 @@ def correlations(theirs: Mapping[str, Scores], ours: Mapping[str, Scores]) -> di
         pairs = [(p, o) for p, o in both if p is not None and o is not None]
         result[column] = (spearman(pairs), len(pairs))
     return result
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How one setting alone would stand for its task, over the variants that are whole there."""
+
+    setting: Setting
+    lowest: float
+    highest: float
+    correlation: float | None  # Spearman of the setting with the task's score
+    variants: int
+    seconds: float  # of training, median over the variants
+
+
+def standings(ours: Mapping[str, Measured], protocol: Protocol) -> list[Standing]:
+    """Each setting of the protocol. A run ends where it passes `stop_accuracy`: what it has above that is luck, and ranks alike."""
+    result = []
+    for setting in protocol.settings:
+        whole = [t for m in ours.values() if m.usable and (t := m.tasks.get(setting.task)) and t["accuracy"] is not None]
+        if whole:
+            alone = [t["settings"][setting.name] for t in whole]
+            scores = [min(s["accuracy"], protocol.stop_accuracy) for s in alone]
+            related = spearman(list(zip(scores, (t["accuracy"] for t in whole), strict=True)))
+            seconds = statistics.median(s["seconds"] for s in alone)
+            result.append(Standing(setting, min(scores), max(scores), related, len(whole), seconds))
+    return result
+
+
+def agreement_of(settings: Sequence[Setting], ours: Mapping[str, Measured]) -> tuple[float | None, int]:
+    """Spearman of the mean over one setting a task with the mean of six, and over how many whole variants that have them."""
+    pairs = []
+    for m in ours.values():
+        mean = m.scores("accuracy")[MEAN]
+        if mean is not None and set(settings) <= set(m.protocol.settings):
+            pairs.append((statistics.fmean(m.tasks[s.task]["settings"][s.name]["accuracy"] for s in settings), mean))
+    return spearman(pairs), len(pairs)
 
 
 def pooled(found: Iterable[Measured]) -> dict[str, tuple[float, int, int]]:

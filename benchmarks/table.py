@@ -7,10 +7,11 @@ Reads the entries of history/ (or the folders of --from) that were scored under 
 benchmarks/results/references/ where they are comparable, and published.csv. Of a variant with several evaluations
 the one with most settings done is shown, the latest of those. A task is compared where all its settings are done;
 elsewhere stands how many are. A mean of six stands where all six tasks are whole, and is a MAD score under `mad`
-alone; what each task's baseline setting scored alone stands in a table of its own. Minutes are those of training,
-set-up included. A cell is bold that misses the published one by more than 0.03 and by more than two sigma of the
-noise over seeds: evaluator/noise.csv, or with --noise the spread pooled over all variants found here that have
-several seeds. Exit status 2, with a sentence, where what was found can't stand in one table.
+alone; what each task's baseline setting scored alone stands in a table of its own, and how well each setting would
+stand for its task in another. Minutes are those of training, set-up included. A cell is bold that misses the published
+one by more than 0.03 and by more than two sigma of the noise over seeds: evaluator/noise.csv, or with --noise the spread
+pooled over all variants found here that have several seeds. Exit status 2, with a sentence, where what was found can't
+stand in one table.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from measured import (
     Measured,
     Scores,
     TableError,
+    agreement_of,
     chosen,
     correlations,
     load,
@@ -36,10 +38,11 @@ from measured import (
     published,
     references,
     sigma_of_mean,
+    standings,
 )
 
 from evaluator.noise import sigmas
-from evaluator.protocol import COLUMNS, PROTOCOLS
+from evaluator.protocol import COLUMNS, PROTOCOLS, Protocol
 
 TASKS = {column: task for task, column in COLUMNS.items()}
 CELLS = (*TASKS, MEAN)
@@ -132,6 +135,14 @@ def correlation_table(sets: Mapping[str, Mapping[str, Scores]], ours: Mapping[st
     return markdown(["set", *CELLS], lines)
 
 
+def standing_table(ours: Mapping[str, Measured], protocol: Protocol) -> str:
+    """Each setting as it would stand for its task alone; those that `fast` trains are marked."""
+    fast = PROTOCOLS["fast"].settings
+    lines = [[s.setting.task, s.setting.name + " (fast)" * (s.setting in fast), f"{s.lowest:.3f} to {s.highest:.3f}",
+              f"{number(s.correlation, '.2f')} (n = {s.variants})", f"{s.seconds:.0f}"] for s in standings(ours, protocol)]  # fmt: skip
+    return markdown(["task", "setting", "scores", "Spearman with its task", "seconds"], lines)
+
+
 def noise_table(sigma: Scores, sources: Mapping[str, str]) -> str:
     whole = sigma_of_mean(sigma)
     lines = [[c, number(sigma[c], ".4f"), sources[c]] for c in TASKS]
@@ -176,6 +187,10 @@ def report(found: Sequence[Measured], pool: bool) -> tuple[str, list[dict[str, A
     page += [f"## Rank correlation (Spearman), over the rows whole there\n\n{correlation_table(sets, scores)}"]
     shown = [r for v in ours for r in row_of(ours[v], v, "", {}, sigma)]
     page += [f"## Best of the sweep / mean over the sweep\n\n{sweep_table(shown)}"]
+    if first.protocol.name == "mad":
+        related, variants = agreement_of(PROTOCOLS["fast"].settings, ours)
+        page += [f"## Each setting alone, over the variants whole in its task\n\nThe mean of six of `fast`'s settings has a Spearman of "
+                 f"{number(related, '.2f')} with the {MEAN} of all (n = {variants}).\n\n{standing_table(ours, first.protocol)}"]  # fmt: skip
     page += [f"## Baseline settings alone\n\n{baseline_table(ours)}"]
     page += [f"## Noise over seeds\n\n{noise_table(sigma, sources)}"]
     return "\n\n".join(page) + "\n", everything

@@ -100,6 +100,20 @@ def test_rank_correlation_is_over_the_rows_that_are_whole_in_a_task(tmp_path: Pa
     assert result[measured.MEAN][1] == 3
 
 
+def test_a_setting_stands_for_its_task_as_far_as_it_ranks_the_variants_alike(tmp_path: Path) -> None:
+    for i, score in enumerate((0.2, 0.4, 0.9992, 0.9998)):
+        evaluation(tmp_path / f"000{i}", f"v{i}", alike(score))
+    evaluation(tmp_path / "0004", "v4", alike(0.1), settings=11)  # not whole in the last task
+    found = measured.chosen(measured.of_history(tmp_path, "mad"))
+    first, last = (measured.standings(found, MAD)[i] for i in (0, -1))
+    assert (first.variants, last.variants, first.lowest, last.lowest) == (5, 4, 0.1, 0.2)
+    assert first.highest == MAD.stop_accuracy
+    # What ended for having learned the task ranks alike: 1 2 3.5 3.5 against 1 2 3 4.
+    assert last.correlation == pytest.approx(4.5 / math.sqrt(4.5 * 5))
+    assert measured.agreement_of(SETTINGS[::2], found) == (pytest.approx(1), 4)
+    assert measured.agreement_of(SETTINGS[::2], {}) == (None, 0)
+
+
 def test_of_several_evaluations_the_fullest_is_shown_and_the_latest_of_those(tmp_path: Path) -> None:
     evaluation(tmp_path / "0001", "delta_net", alike(0.1), finished="2026-01-01")
     evaluation(tmp_path / "0002", "delta_net", alike(0.2), finished="2026-01-02")
