@@ -146,6 +146,8 @@ def cost(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     for longest in (8 * T, 16 * T, 32 * T):
         if exponent <= 1.5 and (longest > 8 * T or probe.properties["milliseconds_a_token"] > 0.2):
             break
+        if longest > 16 * T and times[16 * T] > 0.5:  # no cache ends so late, and the next octave takes minutes
+            break
         for _ in range(3):
             again(longest // 2, longest)
             last, all_ = (math.log2(times[longest] / times[n]) for n in (longest // 2, 2 * T))

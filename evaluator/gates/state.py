@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from evaluator.gates.jumps import jumps
 from evaluator.gates.led import led
-from evaluator.gates.probe import ODD, Probe, Rejected, Tensors, apart, loudness, normed, row
+from evaluator.gates.probe import ODD, Probe, Rejected, Tensors, apart, row
 from evaluator.gates.rank import ROWS, Overflown, carried
 from evaluator.gates.rounding import another_shape
 from evaluator.operator import OperatorProcess
@@ -82,7 +83,8 @@ def state(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     heads take turns, as they need not be alike; where parameters are led, each its own way, all are asked. Where the outputs
     are the same for every chunk_size, nothing is allowed for a chunk.
     """
-    quick = probe.properties["milliseconds_a_token"] < 1
+    # Of what `cost` rejected it is only asked whether what it keeps may be why: not at lengths that then take minutes.
+    quick = "exponents" in probe.properties and probe.properties["milliseconds_a_token"] < 1
     small, larger = probe.width(operator, 4), probe.width(operator, 10)
     with_parameters = bool(probe.described(operator, probe.num_heads, small).parameters)
     wide = ("as they come", BEGINNING, NEAR_ONE, *(kind for kind, by in LED.items() if with_parameters and abs(by) > 1))
@@ -117,7 +119,7 @@ def state(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
         found[key] = {"rank": max(max(ranks), found.get(key, {"rank": 0})["rank"]), "allowed": allowed}
     _rows_alone(operator, probe, small)
     part = may_hold(probe, larger, 4) // larger
-    if _jumps(operator, probe, larger, 4, part) and _reads_jumps(operator, probe, larger, 4, part):
+    if jumps(operator, probe, larger, 4, part):
         raise Rejected(
             f"the state is too large in what passes no gradient, as signs do: with K = V = {larger}, chunk_size = 4 one value channel "
             f"holds more than its part, {part} numbers"
@@ -160,51 +162,6 @@ def _goes_on(
     if any(not _grown((held(operator, probe, dim, C, pasts[0], kind, head), *ranks), dim) for _ in range(2)):
         return False
     return held(operator, probe, dim, C, min(4 * max(pasts), LONG), kind, head) > max(ranks) + dim
-
-
-def _jumps(operator: OperatorProcess, probe: Probe, dim: int, C: int, part: int) -> bool:
-    """Whether later outputs of a value channel take more directions than its part, for signs of its past values: what is small has no other part.
-
-    After the past betas are zero, or values are, so that outputs are linear in the state, however it came about. A state
-    that goes on moving by itself, as by moments, makes them more: `_reads_jumps` tells it.
-    """
-    past, future, head = 108, 2 * part, probe.a_head()
-    for nothing in ("beta", "v"):
-        x = {n: v.expand(2 * part, *v.shape[1:]).contiguous() for n, v in probe.inputs(operator, 1, past + future, K=dim).items()}
-        x["v"][:, head, :past, 0] = 1e-6 * probe.randn(2 * part, past)
-        x[nothing][:, :, past:] = 0
-        o = normed(operator.forward(x, chunk_size=C)[:, head, past:])
-        if _directions(o[..., 0], float(o.norm()), dim) > part + part // 2:
-            return True
-    return False
-
-
-def _reads_jumps(operator: OperatorProcess, probe: Probe, dim: int, C: int, part: int) -> bool:
-    """The same of one later token, which is another for each read, after none or some of nothing: no state moves between reads."""
-    past, many = 108, part + part // 2
-    return any(_read(operator, probe, dim, C, past, later, many) > part for later in (0, probe.randint(1, 3 * C)))
-
-
-def _read(operator: OperatorProcess, probe: Probe, dim: int, C: int, past: int, later: int, many: int) -> int:
-    """How many directions so many reads of a value channel take, `later` tokens after so many pasts."""
-    at, x = past + later, probe.inputs(operator, many, past + later + 1, K=dim)
-    for name in probe.over_time(x):
-        x[name][:, :, :at] = x[name][:1, :, :at].clone()
-    x["beta"][:, :, past:at], x["v"][:, :, past:] = 0, 0
-    found, loud, head = list[Tensor](), None, probe.a_head()
-    for signs in 1e-6 * probe.randn(many, past):
-        x["v"][:, head, :past, 0] = signs
-        o = operator.forward(x, chunk_size=C)[:, head, at].double()
-        loud = loudness(o) if loud is None else loud  # of one past: by its own each would be divided by what it moves
-        found.append(o / loud)
-    o = torch.stack(found)
-    return _directions(o[..., 0], float(o.norm()), dim)
-
-
-def _directions(o: Tensor, all_channels: float, dim: int) -> int:
-    """Of outputs [pasts, reads] of one channel, whose rounding goes with those of all."""
-    values = torch.linalg.svdvals(o - o.mean(0))
-    return int((values > 1e-4 * all_channels / dim**0.5).sum())
 
 
 def may_hold(probe: Probe, dim: int, C: int, kind: str = "") -> int:
