@@ -49,7 +49,7 @@ def asked(gate, pair, sources, seed=0 if TORTURE < 300 else None):
         process.load(sources)
     rng = torch.Generator()
     rng.seed() if seed is None else rng.manual_seed(seed)
-    probe = Probe(rng, pair[1])
+    probe = Probe(rng, pair[1], properties={"exponents": {}})  # as if cost had passed
     try:
         for before in BEFORE.get(gate.__name__, ()):
             probe.properties.update(BY_GATE[before](pair[0], probe))
@@ -68,10 +68,10 @@ def shapes(operator, probe):
 
 
 LONG = ("state", "state_in_full", "derivative")
-"""Gates that take ten seconds of a cheat: every fourth of a class is asked here, all of them at full size."""
+"""Gates that take ten seconds of a cheat: every fifth of a class is asked here, all of them at full size."""
 
-LONGER = ("window_behind_shared_blocks",)
-"""Those that take a minute are asked at full size alone."""
+LONGER = ("window_behind_shared_blocks", "recalls_the_old", "follows_the_same_tag")
+"""Those that take up to a minute are asked at full size alone."""
 
 
 def cheats():
@@ -81,7 +81,7 @@ def cheats():
         if name in LONGER and TORTURE < 300:
             continue
         for gate in (g for g in case["by"] if g != "source" and case["cls"] != "honest"):
-            if gate not in LONG or TORTURE >= 300 or seen[case["cls"], gate] % 4 == 0:
+            if gate not in LONG or TORTURE >= 300 or seen[case["cls"], gate] % 5 == 0:
                 yield name, gate
             seen[case["cls"], gate] += 1
 
@@ -113,7 +113,7 @@ def test_an_honest_operator_that_looks_odd_passes(walls, name):
 
 @pytest.mark.parametrize(("name", "gate"), [
     ("every_second_chunk", "chunk"), ("binary_keys", "derivative"), ("write_only_surprises", "reach"),
-    ("fft_long_conv32", "causal"), ("fft_long_conv32", "lengths"), ("quantised_keys_four_bits", "derivative"),
+    ("fft_long_conv32", "lengths"), ("quantised_keys_four_bits", "derivative"),
 ])  # fmt: skip
 def test_an_honest_operator_passes_the_gate_that_it_comes_near_to(pair, name, gate):
     assert asked(BY_GATE[gate], pair, read_sources(ATTACKS / CASES[name]["file"])) is None

@@ -152,7 +152,7 @@ def cost(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
             again(longest // 2, longest)
             last, all_ = (math.log2(times[longest] / times[n]) for n in (longest // 2, 2 * T))
             exponent = min(last, all_ / math.log2(longest / (2 * T)))
-            if exponent <= 1.25:
+            if not 1.25 < exponent < 1.9:
                 break
     if exponent > 1.5:
         told = ", ".join(f"{1000 * t:.3g} ms at {n}" for n, t in times.items())
