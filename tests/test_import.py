@@ -223,6 +223,7 @@ def test_a_table_is_read_whatever_separates_its_cells_and_however_the_six_are_sp
         ("Model,Compress (%),Memorize\na,48.1,0.2", [("a", "0.481", "0.2")], "'48.1%' as 0.481"),
         ("Model,Compress,Memorize\na,**0.1**,0.2\u2020", [("a", "0.1", "0.2")], "'**0.1**' as 0.1"),
         ("Model,Compress,Memorize\na,0.10 (-0.18),12.5 \u00b1 0.3%", [("a", "0.10", "0.125")], "'0.10 (-0.18)' as 0.10"),
+        ("Model,Compress,Memorize\na,12.5 (\u00b10.2) %,0.2", [("a", "0.125", "0.2")], "'12.5 (\u00b10.2) %' as 0.125"),
         ("\u2502 Model \u2502 Compress \u2502 Memorize \u2502\n\u251c\u2500\u2500\u253c\u2500\u2500\u2524\n\u2502 a \u2502 0.1 \u2502 0.2 \u2502", [("a", "0.1", "0.2")], "the row 'a' has no"),
         ("Model,test/compression_acc,Memorisation Score\na,0.1,0.2", [("a", "0.1", "0.2")], "Memorisation Score as Memorize"),
         ("Model,Compress,Memorize\na,0.1,0.2 \\\\\nb,0.3,0.4", [("a", "0.1", None), ("b", "0.3", "0.4")], "which is no plain number"),
@@ -457,6 +458,29 @@ def test_a_failed_attempt_needs_no_table(text: str, insights: str) -> None:
 def test_the_only_row_without_a_name_has_that_of_the_record() -> None:
     found = parse(record("Compress: 0.1, Memorize: 0.2", header="").encode())
     assert found.lines == (Line("wider_net", {"Compress": "0.1", "Memorize": "0.2"}),)
+
+
+@pytest.mark.parametrize("labels", ["\nName\nwider\n\nSuccess\ntrue\n", ""])
+@pytest.mark.parametrize("mark", ["--- Insights ---", "# Insights", "Insights:"])
+@pytest.mark.parametrize("named", [True, False])
+def test_a_table_below_the_insights_is_read_and_no_part_of_them(mark: str, labels: str, named: bool) -> None:
+    header = "   Compress  Context Recall  Fuzzy Recall  Memorize  Noisy Recall  Selective Copy"
+    row = ("0  wider  " if named else "0  ") + "  ".join(f"0.{digit}" for digit in range(1, 7))
+    found = parse(f"{mark}\nIt keeps more.\nMemorize gains.\n{labels}\n{header}\n{row}\n20250618_093000\n".encode())
+    assert [line.values["Memorize"] for line in found.lines] == ["0.4"]
+    assert (found.insights or "").strip() == "It keeps more.\nMemorize gains."
+    assert found.stamp is not None
+    assert (found.name, found.success) == (("wider", True) if labels else (None, None))
+    assert "the score table stands below the mark of the insights" in found.oddities
+
+
+def test_tasks_a_line_each_below_the_insights_are_a_table_where_all_six_follow_one_another() -> None:
+    tasks = ["compression: 0.1", "in-context-recall: 0.2", "fuzzy-in-context-recall: 0.3", "memorization: 0.4", "noisy-in-context-recall: 0.5"]
+    text = "name: wider\nsuccess: no\ninsights:\n  it fell apart\nresults:\n  " + "\n  ".join(tasks)
+    assert parse(text.encode()).lines == ()
+    whole = parse((text + "\n  selective-copying: 0.6\n").encode())
+    assert [(line.name, line.values["Selective Copy"]) for line in whole.lines] == [("wider", "0.6")]
+    assert (whole.name, whole.success) == ("wider", False)
 
 
 def test_differences_are_no_scores() -> None:

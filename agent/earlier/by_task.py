@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ..records import COLUMNS
 from .cells import ABSENT, MARKS, cells_of, is_cell, is_plain, is_rule, letters_of, plain
 from .header import column_of
 
@@ -39,6 +40,17 @@ def by_task(lines: Sequence[str]) -> ByTask | None:
     kept = scores[:1] or range(width)  # beside it may stand a spread or a rank
     rows = [("" if scores or not names else names[at], {column: cells[at] for column, cells in found.items()}) for at in kept]
     return ByTask(rows, end)
+
+
+def begin_of_all_six(lines: Sequence[str]) -> int | None:
+    """Where lines begin that follow one another and tell of a task each, of all six; None where there are none."""
+    seen = dict[str, int]()
+    for at, line in enumerate(lines):
+        told = _in_a_line(line) or _row(line)
+        seen = {**seen, **dict.fromkeys(told, at)} if told else {}
+        if len(seen) == len(COLUMNS):
+            return min(seen.values())
+    return None
 
 
 def _in_a_line(line: str) -> dict[str, list[str]]:

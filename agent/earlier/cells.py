@@ -8,7 +8,7 @@ MARKS = ("|", "\t", "", ",", ";")  # what stands between cells; "": two blanks o
 ABSENT = ("", "...", "none", "-", "--", "nan", "n/a", "na", "null", "\u2013", "\u2014")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _DECIMAL_COMMA = r"0?,[0-9]+|[0-9]{1,3},[0-9]{1,2}(?=[^%]*%$)"  # elsewhere it may stand between thousands
-_WRITTEN = re.compile(rf"({_NUMBER.pattern}|{_DECIMAL_COMMA})\s*(%?)\s*(?:(?:\u00b1|\+/?-)\s*[0-9.,]+\s*(%?)|\([0-9.,%\s\u00b1+-]+\))?")
+_WRITTEN = re.compile(rf"({_NUMBER.pattern}|{_DECIMAL_COMMA})\s*(%?)\s*(?:(?:\u00b1|\+/?-)\s*[0-9.,]+\s*(%?)|\([0-9.,%\s\u00b1+/-]+\)\s*(%?))?")
 _DRESS = " \t*`\u2020\u2021\u00a7^\u2191\u2193"  # daggers and arrows, too
 
 
@@ -51,7 +51,7 @@ def plain(text: str) -> str:
     if match is None:
         return text
     number = match[1].replace(",", ".")
-    return format(Decimal(number).scaleb(-2), "f") if match[2] or match[3] else number
+    return format(Decimal(number).scaleb(-2), "f") if match[2] or match[3] or match[4] else number
 
 
 def is_cell(text: str) -> bool:

@@ -73,6 +73,11 @@ def split_off(lines: Sequence[str]) -> tuple[list[str], list[str]]:
     return [line for at, line in enumerate(lines) if at not in taken], [lines[at] for at in sorted(taken)]
 
 
+def is_label(line: str) -> bool:
+    """Whether a line may be a label."""
+    return _LABEL.fullmatch(line) is not None
+
+
 def _tell(name: Label | None, success: Label | None, oddities: list[str]) -> None:
     if name is None or not name.value:
         oddities.append("there is no name" if name is None else "the name is empty")

@@ -12,6 +12,7 @@ from datetime import datetime
 from ..errors import BadInput
 from ..text import one_line
 from . import labels
+from .by_task import begin_of_all_six, by_task
 from .header import is_header
 from .table import STAMP, Line, Table
 
@@ -75,6 +76,7 @@ def parse(data: bytes) -> OldRecord:
     if _is_json(text):
         raise BadInput("it is JSON, not a printed table")
     oddities = [assumed] if assumed else []
+    text = _with_its_table_first(text, oddities)
     text, in_front = _without_what_stands_in_front(text)
     mark = _INSIGHTS.search(text) or _heading(text)
     head, tail = (text[: mark.start()], text[mark.end() :].lstrip(" \t")) if mark else (text, "")
@@ -114,6 +116,28 @@ def _heading(text: str) -> re.Match[str] | None:
         return None
     begun = stamp is not None and (stamp.start() > found.start() or bool(text[stamp.end() : found.start()].strip()))
     return None if begun else found
+
+
+def _with_its_table_first(text: str, oddities: list[str]) -> str:
+    """The text with the score table, and a time stamp below it, moved up from under the mark of the insights where none is above."""
+    lines, mark = text.split("\n"), _INSIGHTS.search(text) or _HEADING.search(text)
+    above = text[: mark.start()].count("\n") if mark else len(lines)
+    if any(map(is_header, lines[:above])) or by_task(lines[:above]):
+        return text
+    below = lines[above:]
+    begin = next((at for at, line in enumerate(below) if is_header(line)), begin_of_all_six(below))
+    if begin is None:
+        return text
+    stop = next((at for at in range(begin, len(below)) if labels.is_label(below[at])), len(below))
+    table = Table([])
+    if not table.read(below[begin:stop]):
+        return text
+    begin, end = above + begin, above + begin + table.end
+    if not STAMP.search("\n".join(lines[:begin])):
+        near = next((at for at in range(end, len(lines)) if lines[at].strip()), end)
+        end = near + 1 if near < len(lines) and STAMP.match(lines[near]) else end
+    oddities.append("the score table stands below the mark of the insights")
+    return "\n".join([*lines[:above], *lines[begin:end], "", *lines[above:begin], *lines[end:]])
 
 
 def _without_mark(text: str, oddities: list[str], *, named: bool) -> tuple[str, str]:
