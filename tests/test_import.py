@@ -106,7 +106,7 @@ def test_encodings_and_line_ends(encoding: str, line_end: str) -> None:
 
 
 def test_an_encoding_that_had_to_be_guessed_is_told() -> None:
-    assert decode("Gedächtnis".encode("latin-1"))[1] == "it is not UTF-8: read as latin-1"
+    assert decode("Gedächtnis".encode("latin-1"))[1] == "it is not UTF-8: read as cp1252"
     assert decode("记忆".encode("gb18030")) == ("记忆", "it is not UTF-8: read as gb2312")
 
 
@@ -458,6 +458,77 @@ def test_a_failed_attempt_needs_no_table(text: str, insights: str) -> None:
 def test_the_only_row_without_a_name_has_that_of_the_record() -> None:
     found = parse(record("Compress: 0.1, Memorize: 0.2", header="").encode())
     assert found.lines == (Line("wider_net", {"Compress": "0.1", "Memorize": "0.2"}),)
+
+
+SIX = "Compress  Context Recall  Fuzzy Recall  Memorize  Noisy Recall  Selective Copy"
+PRINTED = f"""      name  {SIX}
+0  plain  0.1  0.2  0.3  0.4  0.5  0.6
+1  wider  0.2  0.3  0.4  0.5  0.6  0.7
+
+20250618_093000
+
+--- Insights ---
+It keeps more.
+
+Name
+wider
+
+Success
+true
+"""
+
+
+def by_task_of(shift: int) -> str:
+    return "\n".join(f"{task}: 0.{digit + shift}" for digit, task in enumerate(SIX.split("  "), 1))
+
+
+@pytest.mark.parametrize(
+    ("dressed", "told"),
+    [
+        ("\n".join(f"> {line}" for line in PRINTED.split("\n")), "every line begins with a mark of quotation"),
+        ("\n".join(f"2025-06-18 09:30:07,123 search.loop INFO {line}" for line in PRINTED.split("\n")), "the time and level of a log"),
+        ("\n".join(f"[2025-06-18T09:30:07+00:00] INFO: {line}" for line in PRINTED.split("\n")), "the time and level of a log"),
+        (PRINTED.replace("wider", "\x1b[32mwider\x1b[0m").replace("Name", "\x1b[1mName\x1b[0m").replace("keeps", "ke\u202eeps"), "colours and characters"),
+        (PRINTED.replace("--- Insights ---", "Insights\n--------").replace("Name", "Name\n----").replace("Success", "Success\n======="), ""),
+        (PRINTED.replace("20250618_093000\n", "").replace("--- Insights ---", "Insights:"), ""),
+        (PRINTED.replace("20250618_093000", "Timestamp: 2025-06-18T11:30:00.5+02:00").replace("Name\nwider", "Name = *wider* (ours)"), ""),
+        ("Time: 2025-06-18 09:30:00Z\n" + PRINTED.replace("20250618_093000", "").replace("--- Insights ---", "# Insights"), ""),
+        (PRINTED.replace("\ntrue", "\nSuccessful \u2705").replace("Name\n", "Architecture:\n"), ""),
+        (PRINTED.replace("\n\n2025", "\nmean  0.15  0.25  0.35  0.45  0.55  0.65\n\u0394  0.1  0.1  0.1  0.1  0.1  0.1\n\n2025"), "worked out of others"),
+        (PRINTED.replace("\n\n2025", f"\n\nChange against plain:\n      name  {SIX}\n1  wider  0.1  0.1  0.1  0.1  0.1  0.1\n\n2025"), "holds no scores"),
+        (f"Final losses\n      name  {SIX}\n1  wider  0.9  0.9  0.9  0.9  0.9  0.9\n\n" + PRINTED, "the table under 'Final losses' holds no scores"),
+        (PRINTED.replace("It keeps more.", f"It keeps more.\n\n{SIX}\n0.9  0.9  0.9  0.9  0.9  0.9"), ""),
+        (PRINTED.replace("      name ", "   id name ").replace("0  plain", "0   7   plain").replace("1  wider", "1   12   wider"), ""),
+    ],
+)  # fmt: skip
+def test_what_a_log_a_mail_or_a_printer_did_to_a_record_changes_nothing(dressed: str, told: str) -> None:
+    found = parse(dressed.encode())
+    assert [(line.name, line.values["Compress"], line.values["Selective Copy"]) for line in found.lines] == [("plain", "0.1", "0.6"), ("wider", "0.2", "0.7")]
+    assert (found.name, found.success) == ("wider", True)
+    assert (found.insights or "").startswith("It keeps more.")
+    assert (found.stamp is None) is ("20" not in dressed.replace("0.20", ""))
+    assert told in " ".join(found.oddities)
+
+
+@pytest.mark.parametrize("over", ["{}\n", "Model: {}\n", "### {}\n", "[{}]\n", ""])
+def test_systems_one_after_the_other_are_not_mixed(over: str) -> None:
+    blocks = [over.format(name) + by_task_of(shift) + ("" if over else f"\nName: {name}, dtype: float64") for shift, name in enumerate(("plain", "wider"))]
+    found = parse(("\n\n".join(blocks) + "\n\n--- Insights ---\nIt keeps more.\n\nName\nwider\n\nSuccess\ntrue\n").encode())
+    assert [(line.name, line.values["Compress"], line.values["Selective Copy"]) for line in found.lines] == [("plain", "0.1", "0.6"), ("wider", "0.2", "0.7")]
+
+
+def test_the_number_of_a_row_is_no_score_where_a_wrapped_block_lacks_a_cell() -> None:
+    found = parse(b"    name  Compress  Memorize  \\\n0  plain      0.11      0.12\n\n   Noisy Recall  Selective Copy\n0        0.13\n")
+    assert [line.values for line in found.lines] == [{"Compress": "0.11", "Memorize": "0.12"}]
+    assert any("is not understood: '0 0.13'" in oddity for oddity in found.oddities)
+
+
+@pytest.mark.parametrize("column", ["", "index"])
+def test_where_a_first_column_counts_the_next_one_names(column: str) -> None:
+    found = parse(f"| {column} | Candidate | Compress | Memorize |\n|---|---|---|---|\n| 0 | plain | 0.1 | 0.2 |\n| 1 | wider | 0.2 | 0.3 |\n".encode())
+    assert [line.name for line in found.lines] == ["plain", "wider"]
+    found = parse(f"| {column} | Params | Compress | Memorize |\n|---|---|---|---|\n| 0 | 512 | 0.1 | 0.2 |\n".encode())
+    assert [line.name for line in found.lines] != ["512"]
 
 
 @pytest.mark.parametrize("labels", ["\nName\nwider\n\nSuccess\ntrue\n", ""])

@@ -11,6 +11,8 @@ from .header import column_of
 _VALUE = ("score", "scores", "accuracy", "acc", "value", "result", "testaccuracy", "bestaccuracy")  # over the numbers of a system
 _BULLET = re.compile(r"^\s*[-*+]\s+")
 _PAIR = re.compile(r"\s*[\"'`*]*([A-Za-z][A-Za-z _-]{2,40}?)[\"'`*]*(?:\s*[:=]\s*|\s+)[\"'`*]*([0-9.,].*?)[\"'`*]*\s*")
+_LABEL = re.compile(r"^[\s#*-]*(?:model|name|variant|system|method|operator|architecture|candidate)[ \t*]*[:=]", re.IGNORECASE)
+SERIES = re.compile(r"Name: (.+), dtype: \w+")  # what pandas prints below one
 _APART = re.compile(r"[,;]\s|[,;]$")
 
 
@@ -21,25 +23,43 @@ class ByTask(NamedTuple):
     end: int
 
 
+class _Block(NamedTuple):
+    """The line above the tasks of a system, or of several beside each other, each task's cells, and what names it below."""
+
+    above: str
+    cells: dict[str, list[str]]
+    below: str = ""
+
+
 def by_task(lines: Sequence[str]) -> ByTask | None:
-    """None where fewer than two tasks have a line or a part of one; of a task that stands there twice the first counts."""
-    found: dict[str, list[str]] = {}
-    above, names, end = "", list[str](), 0
+    """None where fewer than two tasks have a line or a part of one; a task that comes again, beside another, is of a next system."""
+    blocks, above, end = list[_Block](), "", 0
     for at, line in enumerate(lines):
-        told = _in_a_line(line) or _row(line)
-        if told and not found:
-            names = _names(above, len(next(iter(told.values()))))
-        for column, cells in told.items():
-            found.setdefault(column, cells)
-        end = at + 1 if told else end
-        above = above if is_rule(line) else line
-    width = max(map(len, found.values()), default=0)
-    if len(found) < 2 or any(len(cells) != width for cells in found.values()):
+        named = SERIES.fullmatch(line.strip())
+        told = {} if named else _in_a_line(line) or _row(line)
+        if told and (not blocks or not blocks[-1].cells.keys().isdisjoint(told)):
+            blocks.append(_Block(above, {}))
+        if told:
+            blocks[-1].cells.update(told)
+            end = at + 1
+        elif blocks and named:
+            blocks[-1], end = blocks[-1]._replace(below=named[1]), at + 1
+        above = above if is_rule(line) else "" if named else line
+    sound = [block for block in blocks if len(block.cells) > 1 and len({len(cells) for cells in block.cells.values()}) == 1]
+    if not sound:
         return None
+    return ByTask([row for block in sound for row in _rows(block, one_of_many=len(sound) > 1)], end)
+
+
+def _rows(block: _Block, *, one_of_many: bool) -> list[tuple[str, dict[str, str]]]:
+    """Of one of many the line above names the system, where that is one word."""
+    width = len(next(iter(block.cells.values())))
+    names = _names(block.above, width)
     scores = [at for at, name in enumerate(names) if letters_of(name) in _VALUE]
     kept = scores[:1] or range(width)  # beside it may stand a spread or a rank
-    rows = [("" if scores or not names else names[at], {column: cells[at] for column, cells in found.items()}) for at in kept]
-    return ByTask(rows, end)
+    title = _LABEL.sub("", block.above).strip(" \t#*_:=-`'\"[]")
+    title = block.below or (title if one_of_many and width == 1 and len(title.split()) == 1 else "")
+    return [(title if scores or not names else names[at], {column: cells[at] for column, cells in block.cells.items()}) for at in kept]
 
 
 def begin_of_all_six(lines: Sequence[str]) -> int | None:

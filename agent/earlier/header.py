@@ -14,6 +14,7 @@ _SHORT |= {short: f"{kind} Recall" for kind in ("Fuzzy", "Noisy") for short in (
 _WORDS = ("name", "model", "variant", "method", "operator", "architecture", "system", "config", "run", "unnamed0", "")  # over names
 _PHRASE = "|".join(re.escape(column) for column in COLUMNS)
 _ONE_BLANK = re.compile(rf"(.*?)((?: ?\b(?:{_PHRASE})){{2,}})", re.IGNORECASE)
+_OTHERWISE = re.compile(r"[(\[].*(?:loss|err|perplexity|ppl|std|diff|change|rank|\u0394|\u00b1)", re.IGNORECASE)  # measured than as accuracy
 _ROOT = re.compile("compress|recall|memori|selective", re.IGNORECASE)
 
 
@@ -37,6 +38,17 @@ class Header:
         return next(iter([*self._called(others), *others]), None)
 
     @cached_property
+    def counts(self) -> bool:
+        """Whether what is taken for the column of names may as well number the rows."""
+        return self.name_at is not None and letters_of(self.cells[self.name_at]) in ("", "unnamed0", "index", "id")
+
+    @cached_property
+    def in_front(self) -> list[int]:
+        """Columns between that of names and the first of the six."""
+        first = next((at for at, column in enumerate(self.columns) if column), 0)
+        return list(range((self.name_at or 0) + 1, first))
+
+    @cached_property
     def is_told(self) -> bool:
         """Whether the column of names is called so: another one of numbers holds none."""
         return self.name_at is not None and bool(self._called([self.name_at]))
@@ -54,6 +66,8 @@ def is_header(line: str) -> bool:
 
 def column_of(cell: str) -> str | None:
     """Which of the six a word stands for, without what is measured: `(%)`, `acc`; memorise is memorize."""
+    if _OTHERWISE.search(cell):
+        return None
     bare = re.sub(r"\(.*?\)|\[.*?\]|^.*/", "", cell)
     return _SPELLINGS.get(re.sub("(accuracy|acc|score)$", "", letters_of(bare)).replace("oris", "oriz"))
 

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from ..text import bare, one_line
+from .by_task import SERIES
+from .cells import is_rule
 
-_FLAGS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+_FLAG = re.compile(r"(?:(true|yes|1|successful|succeeded|passed)|false|no|0|failed|failure|not successful|unsuccessful)(?:\s*[(\u2013\u2014-].*|[^\w/,:]*)", re.IGNORECASE)
 _LABEL = re.compile(
-    r"[ \t]*(?:[-*][ \t]+)?(?:#+[ \t]*|\*\*|-{2,}[ \t]*)?((?:proposed |experiment |variant )?name|experiment|variant|system|success)(?:\*\*|[ \t]*-{2,})?[ \t]*(?::(?:\*\*)?[ \t]*(.*?))?[ \t]*", re.IGNORECASE
+    r"[ \t]*(?:[-*][ \t]+)?(?:#+[ \t]*|\*\*|-{2,}[ \t]*)?((?:proposed |experiment |variant )?name|experiment|variant|system|architecture|success)(?:\*\*|[ \t]*-{2,})?[ \t]*(?:[:=](?:\*\*)?[ \t]*(.*?))?[ \t]*", re.IGNORECASE
 )
 
 
@@ -29,7 +31,8 @@ class Label:
 
     @property
     def flag(self) -> bool | None:
-        return _FLAGS.get(self.value.lower()) if self.word == "success" else None
+        found = _FLAG.fullmatch(self.value) if self.word == "success" else None
+        return found[1] is not None if found else None
 
 
 @dataclass(frozen=True)
@@ -90,18 +93,25 @@ def _tell(name: Label | None, success: Label | None, oddities: list[str]) -> Non
 
 
 def _labels(lines: Sequence[str]) -> list[Label]:
-    return [_label(at, match, lines) for at, line in enumerate(lines) if (match := _LABEL.fullmatch(line))]
+    return [_label(at, match, lines) for at, line in enumerate(lines) if (match := _LABEL.fullmatch(line)) and not SERIES.fullmatch(line.strip())]
 
 
 def _label(at: int, match: re.Match[str], lines: Sequence[str]) -> Label:
     """With its value from its own line, or from the next one that is not empty and no label itself."""
     word = "success" if match[1].lower() == "success" else "name"
     if match[2]:
-        return Label(word, at, at + 1, bare(match[2]), apart=False)
-    below = next((n for n in range(at + 1, len(lines)) if lines[n].strip()), None)
+        return Label(word, at, at + 1, _undressed(match[2]), apart=False)
+    underlined = at + 1 < len(lines) and is_rule(lines[at + 1])
+    below = next((n for n in range(at + 1 + underlined, len(lines)) if lines[n].strip()), None)
     if below is None or _LABEL.fullmatch(lines[below]):
         return Label(word, at, at + 1, "", apart=True)
-    return Label(word, at, below + 1, bare(lines[below]), apart=True)
+    return Label(word, at, below + 1, _undressed(lines[below]), apart=True)
+
+
+def _undressed(value: str) -> str:
+    """Without marks around it; of `a` (b) or *a* (b) the part between the marks."""
+    part = re.fullmatch(r"\s*([`*\"']+)([^`*\"']+)\1\s*\(.*\)\s*", value)
+    return part[2] if part else bare(value)
 
 
 def _counting(lines: Sequence[str], opens: bool) -> list[Label]:

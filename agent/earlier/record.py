@@ -7,21 +7,23 @@ import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from ..errors import BadInput
 from ..text import one_line
 from . import labels
 from .by_task import begin_of_all_six, by_task
+from .dress import undressed
 from .header import is_header
 from .table import STAMP, Line, Table
 
 _HEADING = re.compile(r"^[ \t]*(?:#+[ \t]*|\*\*)?Insights?[ \t]*(?:\*\*)?[ \t]*(?::(?:\*\*)?|$)", re.MULTILINE | re.IGNORECASE)
+_UNDERLINE = re.compile(r"\s*?(?:[-=~]{3,}|[|>]-?)[ \t]*\n")  # of a heading, or the mark of a text in YAML
 _INSIGHTS = re.compile(r"^[ \t]*-{2,}[ \t]*Insights?[ \t]*-{2,}[ \t]*$", re.MULTILINE | re.IGNORECASE)
 _BARS = str.maketrans("\u2502\u2503\u2551", "|||")
 _RULE = re.compile(r"^[ \t]*[\u2500-\u257f]{2}[ \u2500-\u257f]*$", re.MULTILINE)
 _ALONE = "a file for each can be imported"
-_ENCODINGS = ("utf-8", "gb2312", "latin-1")
+_ENCODINGS = ("utf-8", "gb2312", "cp1252", "latin-1")
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ def parse(data: bytes) -> OldRecord:
     if _is_json(text):
         raise BadInput("it is JSON, not a printed table")
     oddities = [assumed] if assumed else []
+    text, logged = undressed(text, oddities)
     text = _with_its_table_first(text, oddities)
     text, in_front = _without_what_stands_in_front(text)
     mark = _INSIGHTS.search(text) or _heading(text)
@@ -89,7 +92,7 @@ def parse(data: bytes) -> OldRecord:
     if not mark:
         head, insights = _without_mark(said.before, oddities, named=bool(said.name))
     else:
-        insights = said.before
+        insights = said.before[match.end() :] if (match := _UNDERLINE.match(said.before)) else said.before
     table = Table(oddities)
     lines = table.read(head.split("\n"))
     if len(lines) == 1 and not lines[0].name and said.name:
@@ -98,7 +101,7 @@ def parse(data: bytes) -> OldRecord:
     insights = insights.strip("\n")
     if mark and not insights.strip():
         oddities.append("the insights are empty")
-    return OldRecord(tuple(lines), _stamp(head, oddities), insights or None, said.name, said.success, tuple(oddities), table.lack)
+    return OldRecord(tuple(lines), _stamp(head, logged, oddities), insights or None, said.name, said.success, tuple(oddities), table.lack)
 
 
 def _is_json(text: str) -> bool:
@@ -112,9 +115,13 @@ def _is_json(text: str) -> bool:
 def _heading(text: str) -> re.Match[str] | None:
     """A heading in other words, where the table is before it and no prose that would be cut in two."""
     found, stamp = _HEADING.search(text), STAMP.search(text)
-    if found is None or any(map(is_header, text[found.end() :].split("\n"))):
+    if found is None:
         return None
-    begun = stamp is not None and (stamp.start() > found.start() or bool(text[stamp.end() : found.start()].strip()))
+    before, behind = (any(map(is_header, part.split("\n"))) for part in (text[: found.start()], text[found.end() :]))
+    if behind and not before:
+        return None
+    between = text[stamp.end() : found.start()] if stamp else ""
+    begun = stamp is not None and (stamp.start() > found.start() or bool(between.strip() and not _holds_table(between)))
     return None if begun else found
 
 
@@ -122,7 +129,7 @@ def _with_its_table_first(text: str, oddities: list[str]) -> str:
     """The text with the score table, and a time stamp below it, moved up from under the mark of the insights where none is above."""
     lines, mark = text.split("\n"), _INSIGHTS.search(text) or _HEADING.search(text)
     above = text[: mark.start()].count("\n") if mark else len(lines)
-    if any(map(is_header, lines[:above])) or by_task(lines[:above]):
+    if _holds_table("\n".join(lines[:above])):
         return text
     below = lines[above:]
     begin = next((at for at, line in enumerate(below) if is_header(line)), begin_of_all_six(below))
@@ -140,10 +147,15 @@ def _with_its_table_first(text: str, oddities: list[str]) -> str:
     return "\n".join([*lines[:above], *lines[begin:end], "", *lines[above:begin], *lines[end:]])
 
 
+def _holds_table(text: str) -> bool:
+    lines = text.split("\n")
+    return any(map(is_header, lines)) or by_task(lines) is not None
+
+
 def _without_mark(text: str, oddities: list[str], *, named: bool) -> tuple[str, str]:
     """Head and insights where nothing marks the insights: what follows the time stamp or the table, else all that stands with a name."""
     stamp, table = STAMP.search(text), Table([])
-    if stamp:
+    if stamp and not _holds_table(text[stamp.end() :]):
         end, after = stamp.end(), "what follows the time stamp"
     elif table.read(text.split("\n")):
         end, after = table.end_in(text), "what follows the table"
@@ -154,16 +166,24 @@ def _without_mark(text: str, oddities: list[str], *, named: bool) -> tuple[str, 
     return text[:end], text[end:]
 
 
-def _stamp(text: str, oddities: list[str]) -> datetime | None:
-    match = STAMP.search(text)
+def _stamp(text: str, logged: str | None, oddities: list[str]) -> datetime | None:
+    """In UTC where it has a zone; that of a log counts where there is no other."""
+    match = STAMP.search(text) or STAMP.search(logged or "")
     if match is None:
         oddities.append("there is no time stamp")
         return None
+    *digits, zone = match.groups()
     try:
-        return datetime.strptime("".join(match.groups()), "%Y%m%d%H%M%S")
+        found = datetime.strptime("".join(digits), "%Y%m%d%H%M%S")
+        return found - _offset(zone) if zone and zone[0] in "+-" else found
     except ValueError:
         oddities.append(f"the time stamp {match[0].strip()} is no time")
         return None
+
+
+def _offset(zone: str) -> timedelta:
+    hours, minutes = int(zone[1:3]), int(zone[-2:])
+    return timedelta(hours=hours, minutes=minutes) * (-1 if zone[0] == "-" else 1)
 
 
 def _without_what_stands_in_front(text: str) -> tuple[str, list[str]]:

@@ -10,10 +10,16 @@ from itertools import pairwise
 from ..records import COLUMNS
 from ..text import one_line
 from .by_task import by_task
-from .cells import ABSENT, MARKS, cells_of, is_cell, is_plain, is_rule, number_in, plain
+from .cells import ABSENT, MARKS, cells_of, is_cell, is_plain, is_rule, letters_of, number_in, plain
 from .header import Header, goes_on, header_of, is_header
 
-STAMP = re.compile(r"^[ \t]*(\d{4})-?(\d\d)-?(\d\d)[_T ](\d\d):?(\d\d):?(\d\d)[ \t]*$", re.MULTILINE)
+STAMP = re.compile(
+    r"^[ \t]*(?:(?:time[ _]?stamp|time|date)[ \t]*[:=][ \t]*)?['\"]?(\d{4})-?(\d\d)-?(\d\d)[_T ](\d\d)[:-]?(\d\d)[:-]?(\d\d)"
+    r"(?:[.,]\d+)?[ \t]*(Z|UTC|[+-]\d\d:?\d\d)?['\"]?[ \t]*$", re.MULTILINE | re.IGNORECASE
+)  # fmt: skip
+_LOSSES = re.compile(r"\b(?:loss|losses|perplexity|perplexities)\b", re.IGNORECASE)
+_DIFFERENCES = re.compile(r"\b(?:changes?|differences?|versus|vs)\b", re.IGNORECASE)
+_FIGURES = ("mean", "average", "avg", "median", "std", "sd", "min", "max", "count", "diff", "difference")
 _WRITTEN = "scores are written otherwise than as plain numbers"
 
 
@@ -46,13 +52,17 @@ class Table:
 
     def read(self, lines: Sequence[str]) -> list[Line]:
         """Each row with its values joined."""
-        above, wrapped = "", False
+        above, caption, wrapped = "", "", False
         for at, line in enumerate(lines):
             if is_rule(line) or STAMP.match(line):
                 above = ""
                 continue
             if header := header_of(line, of_a_block=wrapped and not above):
                 self.header = header
+                if _LOSSES.search(caption) or (self.rows and _DIFFERENCES.search(caption)):
+                    self.oddities.append(f"the table under {one_line(caption, 60)!r} holds no scores: it stays in record.txt alone")
+                    self.header = None
+                    continue
                 wrapped = goes_on(line)
                 self._tell_columns(header)
                 self.end = at + 1
@@ -61,6 +71,8 @@ class Table:
             elif self.header is not None:
                 self.lack = self.lack or f"a score table with no row that can be read ({one_line(line, 80)!r})"
                 self.oddities.append(f"this line of the table is not understood: {one_line(line, 80)!r}")
+            if self.header is None or self.end != at + 1:
+                caption = line
             above = line
         named = [(self.names.get(key, ""), values) for key, values in self.rows.items()]
         if not self.rows and (turned := by_task(lines)):
@@ -68,6 +80,10 @@ class Table:
             self.oddities.append("the scores stand a task a line")
         elif not self.rows:
             self._tell_lack(lines)
+        figures = [name for name, _ in named if _is_figure(name)]
+        if figures:
+            self.oddities.append(f"rows of what is worked out of others stay in record.txt alone: {one_line(', '.join(figures), 80)}")
+            named = [row for row in named if not _is_figure(row[0])]
         self._tell_what_is_left_out([name for name, _ in named])
         return _distinct([Line(name, _known(name, values, self.oddities)) for name, values in named], self.oddities)
 
@@ -120,6 +136,8 @@ class Table:
         if placed is None:
             return False
         number, name, values = placed
+        if not number and not name and header.mark == "" and (line.split()[0], 0) in self.rows:
+            return False  # the number of a row, and a cell less than there are columns
         front, first = number or name or f"line {len(self.rows)}", next(iter(values), header.cells[0])
         if self.naming not in (None, header) and not header.is_told:
             name = ""  # of a later block of a wrapped table, with another column
@@ -146,6 +164,8 @@ def _placed(line: str, header: Header) -> Placed | None:
         return None
     if header.name_at is not None:
         name = cells[header.name_at]
+    if header.counts and name.isdigit() and not number and (others := [cells[at] for at in header.in_front if not is_cell(cells[at])]):
+        number, name = name, others[0]
     if header.mark == "" and name.isdigit() and not number:  # what is printed in columns has nothing where it has no name
         number, name = name, ""
     if not header.is_told and number_in(name) is not None:
@@ -170,6 +190,8 @@ def _from_the_right(line: str, header: Header) -> Placed | None:
     *before, last = re.split(r"\s{2,}", name)
     if before and is_cell(last):
         return None  # more values than columns
+    if before and all(map(str.isdigit, before)):
+        name = last  # behind one more number
     values = _values(header.cells[len(header.cells) - len(columns) :], columns, cells)
     return front[0] if numbered else "", _told(name), values
 
@@ -178,6 +200,11 @@ def _values(heads: Sequence[str], columns: Sequence[str | None], cells: Sequence
     """Those of the six; what stands under `(%)` is a percentage."""
     percent = ["%" if "%" in head and is_plain(cell) else "" for head, cell in zip(heads, cells, strict=True)]
     return {column: cell + mark for column, cell, mark in zip(columns, cells, percent, strict=True) if column}
+
+
+def _is_figure(name: str) -> bool:
+    """Whether a row is the mean, the spread or the difference of others."""
+    return letters_of(name) in _FIGURES or name.startswith("\u0394")
 
 
 def _told(name: str) -> str:

@@ -146,13 +146,11 @@ def cost(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     for longest in (8 * T, 16 * T, 32 * T):
         if exponent <= 1.5 and (longest > 8 * T or probe.properties["milliseconds_a_token"] > 0.2):
             break
-        if longest > 16 * T and times[16 * T] > 0.5:  # no cache ends so late, and the next octave takes minutes
-            break
         for _ in range(3):
             again(longest // 2, longest)
             last, all_ = (math.log2(times[longest] / times[n]) for n in (longest // 2, 2 * T))
             exponent = min(last, all_ / math.log2(longest / (2 * T)))
-            if not 1.25 < exponent < 1.9:
+            if exponent <= 1.25:
                 break
     if exponent > 1.5:
         told = ", ".join(f"{1000 * t:.3g} ms at {n}" for n, t in times.items())

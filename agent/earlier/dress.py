@@ -1,0 +1,27 @@
+"""What a terminal, a log or a mail put around the lines of a record, taken off."""
+
+import re
+
+_COLOUR = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?")
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
+_QUOTED = re.compile("> ?")
+_LOGGED = re.compile(
+    r"\[?(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d)(?:[.,]\d+)?(?:Z|[ \t]*[+-]\d\d:?\d\d)?\]?[ \t]*(?:[-|:][ \t]*)?(?:[\w.]+(?:[ \t]*[-|:][ \t]*|[ \t]+))?"
+    r"\[?(?:DEBUG|INFO|WARNING|WARN|ERROR)\]?(?:[ \t]+[-|:][ \t]|:[ \t]?|[ \t])?"
+)
+_PREFIXES = {"a mark of quotation": _QUOTED, "the time and level of a log": _LOGGED}
+
+
+def undressed(text: str, oddities: list[str]) -> tuple[str, str | None]:
+    """The text without colours, characters that show nothing, and what every line begins with; and the time of its first line in a log."""
+    plain = _UNSEEN.sub("", _COLOUR.sub("", text))
+    if plain != text:
+        oddities.append("colours and characters that show nothing are left out")
+    logged = _LOGGED.match(plain.lstrip("\n"))
+    for what, prefix in _PREFIXES.items():
+        lines = plain.split("\n")
+        told = [line for line in lines if line.strip()]
+        if len(told) > 2 and all(map(prefix.match, told)):
+            plain = "\n".join(prefix.sub("", line, count=1) for line in lines)
+            oddities.append(f"every line begins with {what}, which is left out")
+    return plain, logged[1] if logged else None
