@@ -39,20 +39,24 @@ def forward(header: wire.Header, tensors: Tensors, operator: Loaded, send: Send)
     with torch.set_grad_enabled(header["grad"]), _poison(header["poison"]):
         inputs = _with_history(given)
         o = call(operator.delta_rule, inputs, header["chunk_size"])
-    echoed = {f"input:{name}": x for name, x in inputs.items()} if header["echo"] else {}
-    send({}, {"o": o.detach(), **{name: x.detach() for name, x in echoed.items()}})
+    send({}, {"o": o.detach(), **(_echo(inputs) if header["echo"] else {})})
 
 
 def vjp(header: wire.Header, tensors: Tensors, operator: Loaded, send: Send) -> None:
-    """Outputs, and the gradient of sum(o * grad_o) to every floating input."""
+    """Outputs, and the gradient of sum(o * grad_o) to every floating input; with `echo` the inputs as they are afterwards."""
     given = _to_device(tensors, operator)
     grad_o = given.pop("grad_o")
     leaves = {name: x.requires_grad_() for name, x in given.items() if x.is_floating_point()}
     with torch.enable_grad():
-        o = call(operator.delta_rule, _with_history(given), header["chunk_size"])
+        inputs = _with_history(given)
+        o = call(operator.delta_rule, inputs, header["chunk_size"])
         grads = _grads(o, leaves, grad_o)
     found = {f"grad:{name}": g for name, g in zip(leaves, grads, strict=False) if g is not None}
-    send({}, {"o": o.detach(), **found})
+    send({}, {"o": o.detach(), **found, **(_echo(inputs) if header["echo"] else {})})
+
+
+def _echo(inputs: Tensors) -> Tensors:
+    return {f"input:{name}": x.detach() for name, x in inputs.items()}
 
 
 def _grads(o: Tensor, leaves: Tensors, grad_o: Tensor) -> tuple[Tensor | None, ...]:

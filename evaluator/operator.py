@@ -156,14 +156,22 @@ class OperatorProcess:
         """The outputs, and the inputs as they are after the call."""
         header = {"request": "forward", "chunk_size": chunk_size, "grad": grad, "echo": True, "poison": False}
         _, found = self._one(header, inputs, limit=_bytes(inputs) + inputs["v"].nbytes)
-        after = {name: self._like(found, f"input:{name}", x, x.dtype) for name, x in inputs.items()}
-        return self._like(found, "o", inputs["v"], inputs["q"].dtype), after
+        return self._like(found, "o", inputs["v"], inputs["q"].dtype), self._echoed(inputs, found)
+
+    def inputs_after_backward(self, inputs: Tensors, grad_o: Tensor, *, chunk_size: int) -> Tensors:
+        """The inputs as they are after a forward and a backward pass."""
+        header = {"request": "vjp", "chunk_size": chunk_size, "echo": True}
+        _, found = self._one(header, {**inputs, "grad_o": grad_o}, limit=2 * _bytes(inputs) + 2 * grad_o.nbytes)
+        return self._echoed(inputs, found)
+
+    def _echoed(self, inputs: Tensors, found: Tensors) -> Tensors:
+        return {name: self._like(found, f"input:{name}", x, x.dtype) for name, x in inputs.items()}
 
     def vjp(
         self, inputs: Tensors, grad_o: Tensor, *, chunk_size: int, timeout: float | None = None
     ) -> tuple[Tensor, dict[str, Tensor | None]]:
         """o, and the gradient of sum(o * grad_o) to every floating input, None where none reaches it."""
-        header = {"request": "vjp", "chunk_size": chunk_size}
+        header = {"request": "vjp", "chunk_size": chunk_size, "echo": False}
         limit = _bytes(inputs) + 2 * grad_o.nbytes
         _, found = self._one(header, {**inputs, "grad_o": grad_o}, limit=limit, timeout=timeout)
         return self._like(found, "o", inputs["v"], inputs["q"].dtype), self._grads(inputs, found)

@@ -95,7 +95,7 @@ class Probe:
     def varied(self, operator: OperatorProcess, B: int, T: int, K: int, dtype: torch.dtype) -> tuple[Tensors, Tensors, Tensor]:
         """Rows as training may make them, the same with another future or other heads or wholly other, and what is kept.
 
-        Every input of every row has a magnitude of its own, from 0.01 to 100, beta is saturated or near a half, learned parameters
+        Every input of every row has a magnitude of its own, from 0.01 to 100, beta is saturated or near some level, learned parameters
         are far from where they began, each by itself, all together or as declared but for one step of all, or in all rows
         as declared. Some rows hold tokens of nothing; some a few tokens again and again, shared by four rows, or their keys
         alone; some vectors of one sign, of a single channel, the same in all channels, or the same as the keys, or on the
@@ -107,7 +107,8 @@ class Probe:
         for name in x:
             sizes = self.uniform(B, *[1] * (x[name].dim() - 1))
             if name == "beta":
-                x[name] = torch.sigmoid(torch.logit(x[name]) * 40 ** (2 * sizes - 1))
+                level = (self.uniform(*sizes.shape) < 0.5) * (10 * self.uniform(*sizes.shape) - 5)  # about which they vary
+                x[name] = torch.sigmoid(torch.logit(x[name]) * 40 ** (2 * sizes - 1) + level)
             elif name in self.over_time(x):
                 x[name] = x[name] * 10 ** (4 * sizes - 2)
             elif as_declared:

@@ -28,8 +28,8 @@ def recall(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     for dim in (16, probe.head_dim) if quick else (16,):
         allowed = may_hold(probe, dim, probe.chunk_size) // dim
         for kind in ("as they come", BEGINNING) if quick else ("as they come",):
-            for whole in (False, True):
-                tokens, back = _read_back(operator, probe, dim, past, calm=kind == BEGINNING, whole=whole)
+            for whole, alike in ((False, False), (True, False), (True, True)):
+                tokens, back = _read_back(operator, probe, dim, past, calm=kind == BEGINNING, whole=whole, alike=alike)
                 found[f"{dim}x{dim}"] = round(max(tokens, found.get(f"{dim}x{dim}", 0.0)), 1)
                 if tokens > allowed:
                     raise Rejected(
@@ -39,7 +39,7 @@ def recall(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     return {"recall": found}
 
 
-def _read_back(operator: OperatorProcess, probe: Probe, dim: int, past: int, *, calm: bool, whole: bool) -> tuple[float, int]:
+def _read_back(operator: OperatorProcess, probe: Probe, dim: int, past: int, *, calm: bool, whole: bool, alike: bool) -> tuple[float, int]:
     """How many tokens' worth of values the outputs tell, and the farthest band that tells a tenth of its own."""
     before, rows = past - 257, ROWS if dim <= 16 else 6
     at = torch.stack([torch.cat((_drawn(probe, 256, NEAR) + before, _drawn(probe, before, FAR))) for _ in range(rows)])
@@ -49,6 +49,8 @@ def _read_back(operator: OperatorProcess, probe: Probe, dim: int, past: int, *, 
     for name in probe.over_time(x):
         if whole or name != "v":
             x[name][:, :, past:] = _at(x[name], at)
+    if alike:  # what is multiplied by a query is told too
+        x["q"][:, :, past:] = x["q"][:1, :, :1]
     o = operator.forward(x, chunk_size=probe.chunk_size)[:, :, past:].double()
     values = [_at(x["v"], at + behind).double() for behind in ((1,) if whole else (0, 1))]
     tokens, farthest = 0.0, 0

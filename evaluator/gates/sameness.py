@@ -5,7 +5,7 @@ from torch import Tensor
 
 from evaluator.gates.causality import cut_off
 from evaluator.gates.precision import takes_float64
-from evaluator.gates.probe import Probe, Rejected, apart, loudness, normed
+from evaluator.gates.probe import Probe, Rejected, Tensors, apart, loudness, normed
 from evaluator.operator import OperatorError, OperatorProcess
 
 LEAST = 32  # rows; no protocol trains with fewer at once
@@ -103,11 +103,10 @@ def memory(operator: OperatorProcess, probe: Probe) -> None:
     T = probe.randint(230, 420)
     x = probe.inputs(operator, 2, T)
     for grad in (True, False):
-        o, untouched = operator.forward_and_inputs(x, chunk_size=C, grad=grad)
-        written = [n for n in x if not torch.equal(x[n], untouched[n])]
-        if written:
-            raise Rejected(f"delta_rule writes into its input {', '.join(written)}; work on a copy")
-    operator.vjp(probe.inputs(operator, 1, 33), probe.randn(1, H, 33, D), chunk_size=C)
+        o, after = operator.forward_and_inputs(x, chunk_size=C, grad=grad)
+        _only_read(x, after, "delta_rule")
+    short = probe.inputs(operator, 1, 33)
+    _only_read(short, operator.inputs_after_backward(short, probe.randn(1, H, 33, D), chunk_size=C), "its backward pass")
     kept = "nothing may be kept between calls"
     _same(o, operator.forward(x, chunk_size=C), "after other calls and a backward pass", kept)
     _same(o, operator.forward(x, chunk_size=C, grad=True), "while gradients are recorded", "training and testing are one function")
@@ -115,6 +114,12 @@ def memory(operator: OperatorProcess, probe: Probe) -> None:
     _same(o, operator.forward(x, chunk_size=C, poison=True), "when new memory holds NaN", "write all that torch.empty gives")
     if probe.first:
         _same(probe.first[1], operator.forward(probe.first[0], chunk_size=C), "than at the start of the check", kept)
+
+
+def _only_read(inputs: Tensors, after: Tensors, by: str) -> None:
+    written = [n for n in inputs if not torch.equal(inputs[n], after[n])]
+    if written:
+        raise Rejected(f"{by} writes into its input {', '.join(written)}; work on a copy")
 
 
 def _same(o: Tensor, again: Tensor, when: str, so: str) -> None:

@@ -24,7 +24,7 @@ LED = {
 }  # fmt: skip
 NEAR_ONE = "of the sizes that training gives, with betas nearer to one"
 TRAINED = {NEAR_ONE: 1.0, "of the sizes that training gives, with small betas": -1.0}
-RARE = ("that come again", "of odd kinds", "alike in all channels")
+RARE = ("that come again", "in runs", "of odd kinds", "alike in all channels")
 LONG = 2048
 """Tokens after which whatever fills late is full."""
 DRAWS = 8
@@ -212,7 +212,7 @@ def _as_training_may(probe: Probe, x: Tensors, past: int, kind: str) -> Tensors:
 
     Then vectors of a token have a magnitude of their own. Upwards queries and projections have, and betas are next to
     nothing; downwards keys and values have, and later tokens look like earlier ones. Tokens that come again are half
-    of those before, and a piece of them once more whose queries are its keys. Of the odd kinds are later queries and
+    of those before, and a piece of them once more whose queries are its keys; those in runs are the same from the past on. Of the odd kinds are later queries and
     keys and half of those before, with queries of any magnitude.
     """
     b, over_time = x["beta"], probe.over_time(x)
@@ -224,6 +224,8 @@ def _as_training_may(probe: Probe, x: Tensors, past: int, kind: str) -> Tensors:
         return probe.trained(x | {"beta": b}, TRAINED[kind])
     if kind == "that come again":
         return _again(probe, x, past)
+    if kind == "in runs":
+        return _in_runs(probe, x, past)
     if kind in ("of odd kinds", *ODD):
         number = torch.tensor(ODD.index(kind)) if kind in ODD else (len(ODD) * probe.uniform(*b.shape)).long()
         as_it_is = (torch.arange(b.shape[2]) < past) & (probe.uniform(*b.shape) < 0.5)
@@ -244,6 +246,15 @@ def _as_training_may(probe: Probe, x: Tensors, past: int, kind: str) -> Tensors:
         x = _with_one_past(probe, x, past)
         for name in (n for n in over_time if n != "v"):
             x[name][:, :, past:] = x[name][:, :, again]
+    return x
+
+
+def _in_runs(probe: Probe, x: Tensors, past: int) -> Tensors:
+    """Later tokens are one and the same in each row, but for their values and betas, in half of the rows those too."""
+    x, alike = dict(x), probe.uniform(ROWS) < 0.5
+    for name in probe.over_time(x):
+        rows = alike if name in ("v", "beta") else torch.ones(ROWS, dtype=torch.bool)
+        x[name][rows, :, past:] = x[name][rows, :, past : past + 1].clone()
     return x
 
 
