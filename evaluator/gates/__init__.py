@@ -30,10 +30,10 @@ STAGES: tuple[tuple[Gate, ...], ...] = (
     (cost,),
     (precision, causal, finite, rows, heads, reach),
     (derivative, backward, chunk),
-    (lengths, canary, batches, state_in_full, state, recall, dtypes, prefix, growth, recurrence),
+    (state, batches, lengths, state_in_full, recall, canary, dtypes, prefix, growth, recurrence),
     (memory,),
 )
-"""All gates of a stage are asked, side by side where there are several; a stage that rejects is the last."""
+"""All gates of a stage are asked, side by side where there are several, the longest first; a stage that rejects is the last."""
 
 BEHIND: dict[str, tuple[Gate, ...]] = {"cost": (precision, chunk, state), "reach": (chunk, state)}
 """Asked too where a gate rejects what may be a sign of something else: attention is slow because of what it keeps."""
