@@ -517,6 +517,12 @@ def test_systems_one_after_the_other_are_not_mixed(over: str) -> None:
     assert [(line.name, line.values["Compress"], line.values["Selective Copy"]) for line in found.lines] == [("plain", "0.1", "0.6"), ("wider", "0.2", "0.7")]
 
 
+def test_a_caption_that_tells_how_it_was_trained_hides_no_table() -> None:
+    for caption in ("All systems trained with cross-entropy loss for 200 epochs:", "Changes of June"):
+        table = f"{caption}\n    name  Compress  Memorize  \\\n0  plain      0.11      0.12\n\n   Noisy Recall  Selective Copy\n0        0.13  0.14\n"
+        assert [line.values for line in parse(table.encode()).lines] == [{"Compress": "0.11", "Memorize": "0.12", "Noisy Recall": "0.13", "Selective Copy": "0.14"}]
+
+
 def test_the_number_of_a_row_is_no_score_where_a_wrapped_block_lacks_a_cell() -> None:
     found = parse(b"    name  Compress  Memorize  \\\n0  plain      0.11      0.12\n\n   Noisy Recall  Selective Copy\n0        0.13\n")
     assert [line.values for line in found.lines] == [{"Compress": "0.11", "Memorize": "0.12"}]

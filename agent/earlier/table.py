@@ -59,10 +59,11 @@ class Table:
                 continue
             if header := header_of(line, of_a_block=wrapped and not above):
                 self.header = header
-                if _LOSSES.search(caption) or (self.rows and _DIFFERENCES.search(caption)):
+                if _holds_no_scores(caption, first=not self.rows):
                     self.oddities.append(f"the table under {one_line(caption, 60)!r} holds no scores: it stays in record.txt alone")
                     self.header = None
                     continue
+                caption = ""
                 wrapped = goes_on(line)
                 self._tell_columns(header)
                 self.end = at + 1
@@ -200,6 +201,12 @@ def _values(heads: Sequence[str], columns: Sequence[str | None], cells: Sequence
     """Those of the six; what stands under `(%)` is a percentage."""
     percent = ["%" if "%" in head and is_plain(cell) else "" for head, cell in zip(heads, cells, strict=True)]
     return {column: cell + mark for column, cell, mark in zip(columns, cells, percent, strict=True) if column}
+
+
+def _holds_no_scores(caption: str, *, first: bool) -> bool:
+    """Whether a few words over a table say that it is of losses, or of differences where there was one of scores."""
+    words = caption.split()
+    return len(words) < 7 and bool(_LOSSES.search(caption) or (not first and _DIFFERENCES.search(caption)))
 
 
 def _is_figure(name: str) -> bool:
