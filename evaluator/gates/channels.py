@@ -46,8 +46,8 @@ def _part(probe: Probe, dim: int) -> int:
 def _shared(operator: OperatorProcess, probe: Probe, head: int, begun: int) -> bool:
     """Whether a channel has more than its part because all of them have it together, and the whole is not too large.
 
-    Heads of 32 show it, where a chunk begins or so many tokens later: what one channel takes is then less than was
-    asked for and no more after a longer past, and a second channel adds little to it. At the trainer's heads, which
+    Heads of 32 show it, where a chunk begins or so many tokens later: what one channel takes after six chunks is then less
+    than was asked for and little more after twelve, and a second channel adds little to it. At the trainer's heads, which
     are wider, it may have grown as a state does, by K V.
     """
     dim, C = probe.head_dim // 2, probe.chunk_size
@@ -57,11 +57,11 @@ def _shared(operator: OperatorProcess, probe: Probe, head: int, begun: int) -> b
         x = of_one_past(operator, probe, dim, past, 24)
         return carried(operator, probe, x, past, C, most, head, slice(0, channels))
 
-    one, later, two = (rank(dim, past, channels, 3 * part) for past, channels in ((3 * C + begun, 1), (6 * C + begun, 1), (3 * C + begun, 2)))
+    one, later, two = (rank(dim, past, channels, 3 * part) for past, channels in ((6 * C + begun, 1), (12 * C + begun, 1), (6 * C + begun, 2)))
     whole = one + (dim - 1) * (two - one)
-    if not part // 2 < one < 3 * part or later > one + dim // 2 or two >= 3 * part or whole > 4 * dim * dim + C * 2 * dim:
+    if not part // 2 < one < 3 * part or later > one + dim + dim // 2 or two >= 3 * part or whole > 4 * dim * dim + C * 2 * dim:
         return False
-    most = 4 * one + one // 2
+    most = int(4.5 * rank(dim, 3 * C + begun, 1, 3 * part))
     return rank(probe.head_dim, 3 * C + begun, 1, most + 8) <= most
 
 
