@@ -517,6 +517,23 @@ def test_systems_one_after_the_other_are_not_mixed(over: str) -> None:
     assert [(line.name, line.values["Compress"], line.values["Selective Copy"]) for line in found.lines] == [("plain", "0.1", "0.6"), ("wider", "0.2", "0.7")]
 
 
+def test_a_wrapped_table_of_losses_is_hidden_whole() -> None:
+    losses = "Final losses\n    name  Compress  Memorize  \\\n0  wider      0.91      0.92\n\n   Noisy Recall  Selective Copy\n0        0.93  0.94\n\n"
+    found = parse((losses + PRINTED).encode())
+    assert [(line.name, line.values["Compress"], line.values["Noisy Recall"]) for line in found.lines] == [("plain", "0.1", "0.5"), ("wider", "0.2", "0.6")]
+
+
+def test_two_records_are_refused_in_a_log_too() -> None:
+    with pytest.raises(BadInput, match="2 records"):
+        parse("\n".join(f"2025-06-18 09:30:07 INFO {line}" for line in (PRINTED + PRINTED).split("\n")).encode())
+
+
+def test_a_time_before_all_time_is_none() -> None:
+    found = parse(PRINTED.replace("20250618_093000", "0001-01-01 00:00:00+02:00").encode())
+    assert found.stamp is None
+    assert "the time stamp 0001-01-01 00:00:00+02:00 is no time" in found.oddities
+
+
 def test_a_caption_that_tells_how_it_was_trained_hides_no_table() -> None:
     for caption in ("All systems trained with cross-entropy loss for 200 epochs:", "Changes of June"):
         table = f"{caption}\n    name  Compress  Memorize  \\\n0  plain      0.11      0.12\n\n   Noisy Recall  Selective Copy\n0        0.13  0.14\n"

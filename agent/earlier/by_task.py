@@ -36,7 +36,7 @@ def by_task(lines: Sequence[str]) -> ByTask | None:
     blocks, above, end = list[_Block](), "", 0
     for at, line in enumerate(lines):
         named = SERIES.fullmatch(line.strip())
-        told = {} if named else _in_a_line(line) or _row(line)
+        told = {} if named else _scores(line)
         if told and (not blocks or not blocks[-1].cells.keys().isdisjoint(told)):
             blocks.append(_Block(above, {}))
         if told:
@@ -66,11 +66,16 @@ def begin_of_all_six(lines: Sequence[str]) -> int | None:
     """Where lines begin that follow one another and tell of a task each, of all six; None where there are none."""
     seen = dict[str, int]()
     for at, line in enumerate(lines):
-        told = _in_a_line(line) or _row(line)
+        told = _scores(line)
         seen = {**seen, **dict.fromkeys(told, at)} if told else {}
         if len(seen) == len(COLUMNS):
             return min(seen.values())
     return None
+
+
+def _scores(line: str) -> dict[str, list[str]]:
+    """The tasks that a line tells of, and their cells."""
+    return _in_a_line(line) or _row(line)
 
 
 def _in_a_line(line: str) -> dict[str, list[str]]:

@@ -100,15 +100,15 @@ def _label(at: int, match: re.Match[str], lines: Sequence[str]) -> Label:
     """With its value from its own line, or from the next one that is not empty and no label itself."""
     word = "success" if match[1].lower() == "success" else "name"
     if match[2]:
-        return Label(word, at, at + 1, _undressed(match[2]), apart=False)
+        return Label(word, at, at + 1, _value(match[2]), apart=False)
     underlined = at + 1 < len(lines) and is_rule(lines[at + 1])
     below = next((n for n in range(at + 1 + underlined, len(lines)) if lines[n].strip()), None)
     if below is None or _LABEL.fullmatch(lines[below]):
         return Label(word, at, at + 1, "", apart=True)
-    return Label(word, at, below + 1, _undressed(lines[below]), apart=True)
+    return Label(word, at, below + 1, _value(lines[below]), apart=True)
 
 
-def _undressed(value: str) -> str:
+def _value(value: str) -> str:
     """Without marks around it; of `a` (b) or *a* (b) the part between the marks."""
     part = re.fullmatch(r"\s*([`*\"']+)([^`*\"']+)\1\s*\(.*\)\s*", value)
     return part[2] if part else bare(value)

@@ -7,7 +7,7 @@ import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime
 
 from ..errors import BadInput
 from ..text import one_line
@@ -71,14 +71,13 @@ def _bad_bytes(data: bytes) -> str | None:
 def parse(data: bytes) -> OldRecord:
     """Read one record. Raises BadInput where there are several, which would be mixed."""
     text, assumed = decode(data)
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    oddities = [assumed] if assumed else []
+    text, logged = undressed(text.replace("\r\n", "\n").replace("\r", "\n"), oddities)
     text = _RULE.sub("", text.translate(_BARS))
     if (count := min(len(STAMP.findall(text)), len(_INSIGHTS.findall(text)))) > 1:
         raise BadInput(f"it holds {count} records, each with its time stamp and insights: {_ALONE}")
     if _is_json(text):
         raise BadInput("it is JSON, not a printed table")
-    oddities = [assumed] if assumed else []
-    text, logged = undressed(text, oddities)
     text = _with_its_table_first(text, oddities)
     text, in_front = _without_what_stands_in_front(text)
     mark = _INSIGHTS.search(text) or _heading(text)
@@ -117,8 +116,7 @@ def _heading(text: str) -> re.Match[str] | None:
     found, stamp = _HEADING.search(text), STAMP.search(text)
     if found is None:
         return None
-    before, behind = (any(map(is_header, part.split("\n"))) for part in (text[: found.start()], text[found.end() :]))
-    if behind and not before:
+    if _has_header(text[found.end() :]) and not _has_header(text[: found.start()]):
         return None
     between = text[stamp.end() : found.start()] if stamp else ""
     begun = stamp is not None and (stamp.start() > found.start() or bool(between.strip() and not _holds_table(between)))
@@ -132,7 +130,8 @@ def _with_its_table_first(text: str, oddities: list[str]) -> str:
     if _holds_table("\n".join(lines[:above])):
         return text
     below = lines[above:]
-    begin = next((at for at, line in enumerate(below) if is_header(line)), begin_of_all_six(below))
+    begin = next((at for at, line in enumerate(below) if is_header(line)), None)
+    begin = begin_of_all_six(below) if begin is None else begin
     if begin is None:
         return text
     stop = next((at for at in range(begin, len(below)) if labels.is_label(below[at])), len(below))
@@ -147,9 +146,12 @@ def _with_its_table_first(text: str, oddities: list[str]) -> str:
     return "\n".join([*lines[:above], *lines[begin:end], "", *lines[above:begin], *lines[end:]])
 
 
+def _has_header(text: str) -> bool:
+    return any(map(is_header, text.split("\n")))
+
+
 def _holds_table(text: str) -> bool:
-    lines = text.split("\n")
-    return any(map(is_header, lines)) or by_task(lines) is not None
+    return _has_header(text) or by_task(text.split("\n")) is not None
 
 
 def _without_mark(text: str, oddities: list[str], *, named: bool) -> tuple[str, str]:
@@ -174,16 +176,11 @@ def _stamp(text: str, logged: str | None, oddities: list[str]) -> datetime | Non
         return None
     *digits, zone = match.groups()
     try:
-        found = datetime.strptime("".join(digits), "%Y%m%d%H%M%S")
-        return found - _offset(zone) if zone and zone[0] in "+-" else found
-    except ValueError:
+        found = datetime.strptime("".join(digits) + (zone or "Z").upper().replace("UTC", "Z"), "%Y%m%d%H%M%S%z")
+        return found.astimezone(UTC).replace(tzinfo=None)
+    except (ValueError, OverflowError):
         oddities.append(f"the time stamp {match[0].strip()} is no time")
         return None
-
-
-def _offset(zone: str) -> timedelta:
-    hours, minutes = int(zone[1:3]), int(zone[-2:])
-    return timedelta(hours=hours, minutes=minutes) * (-1 if zone[0] == "-" else 1)
 
 
 def _without_what_stands_in_front(text: str) -> tuple[str, list[str]]:

@@ -52,28 +52,26 @@ class Table:
 
     def read(self, lines: Sequence[str]) -> list[Line]:
         """Each row with its values joined."""
-        above, caption, wrapped = "", "", False
+        above, caption, wrapped, hidden = "", "", False, False
         for at, line in enumerate(lines):
             if is_rule(line) or STAMP.match(line):
                 above = ""
                 continue
             if header := header_of(line, of_a_block=wrapped and not above):
-                self.header = header
+                hidden = hidden and wrapped
                 if _holds_no_scores(caption, first=not self.rows):
                     self.oddities.append(f"the table under {one_line(caption, 60)!r} holds no scores: it stays in record.txt alone")
-                    self.header = None
-                    continue
-                caption = ""
-                wrapped = goes_on(line)
-                self._tell_columns(header)
-                self.end = at + 1
+                    hidden = True
+                self.header, wrapped = None if hidden else header, goes_on(line)
+                if not hidden:
+                    self._tell_columns(header)
+                    self.end = at + 1
             elif self.header is not None and (self._is_of_the_printer(line, self.header, above) or self._take(line, self.header)):
                 self.end = at + 1
             elif self.header is not None:
                 self.lack = self.lack or f"a score table with no row that can be read ({one_line(line, 80)!r})"
                 self.oddities.append(f"this line of the table is not understood: {one_line(line, 80)!r}")
-            if self.header is None or self.end != at + 1:
-                caption = line
+            caption = "" if self.end == at + 1 else line
             above = line
         named = [(self.names.get(key, ""), values) for key, values in self.rows.items()]
         if not self.rows and (turned := by_task(lines)):

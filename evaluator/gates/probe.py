@@ -95,8 +95,8 @@ class Probe:
     def varied(self, operator: OperatorProcess, B: int, T: int, K: int, dtype: torch.dtype) -> tuple[Tensors, Tensors, Tensor]:
         """Rows as training may make them, the same with another future or other heads or wholly other, and what is kept.
 
-        Every input of every row has a magnitude of its own, from 0.01 to 100, beta is saturated or near some level, learned parameters
-        are far from where they began, each by itself, all together or as declared but for one step of all, or in all rows
+        Every input of every row has a magnitude of its own, from 0.01 to 100, beta is saturated or near some level, learned
+        parameters are far from where they began, each by itself, all together or as declared but for one step of all, or in all rows
         as declared. Some rows hold tokens of nothing; some a few tokens again and again, shared by four rows, or their keys
         alone; some vectors of one sign, of a single channel, the same in all channels, or the same as the keys, or on the
         way there. What is kept is a mask [B, H, T].

@@ -20,7 +20,8 @@ def recall(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     """No more past values can be read back by their keys than a state may hold, whatever passes no gradient.
 
     Tokens come again behind a long past, as they were or with other values; which part of the variance of the values
-    that they had, or of those right behind them, their outputs tell by a linear map is counted in tokens.
+    that they had, or of those right behind them, their outputs tell by a linear map is counted in tokens; once with one query
+    for all, so that none multiplies what is told.
     """
     milliseconds = probe.properties["milliseconds_a_token"]
     quick, past = milliseconds < 0.03, 1000 if milliseconds < 0.5 else 400
@@ -49,7 +50,7 @@ def _read_back(operator: OperatorProcess, probe: Probe, dim: int, past: int, *, 
     for name in probe.over_time(x):
         if whole or name != "v":
             x[name][:, :, past:] = _at(x[name], at)
-    if alike:  # what is multiplied by a query is told too
+    if alike:
         x["q"][:, :, past:] = x["q"][:1, :, :1]
     o = operator.forward(x, chunk_size=probe.chunk_size)[:, :, past:].double()
     values = [_at(x["v"], at + behind).double() for behind in ((1,) if whole else (0, 1))]

@@ -79,8 +79,8 @@ def state(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     """The rank of the map from past inputs to future outputs is the state: at most 4 K V + chunk_size (K + V), not growing.
 
     Small heads make it measurable, with 16 keys and values allowed where that is more, and many futures of one past. A
-    window or cache shows at K = V = 4, levels of memory at 7, what waits for the trainer's chunk_size too, an expanded key at K = V = 10. The
-    heads take turns, as they need not be alike; where parameters are led, each its own way, all are asked. Where the outputs
+    window or cache shows at K = V = 4, levels of memory at 7, what waits for the trainer's chunk_size too, an expanded key
+    at K = V = 10. The heads take turns, as they need not be alike; where parameters are led, each its own way, all are asked. Where the outputs
     are the same for every chunk_size, nothing is allowed for a chunk.
     """
     # Of what `cost` rejected it is only asked whether what it keeps may be why: not at lengths that then take minutes.
@@ -212,8 +212,8 @@ def _as_training_may(probe: Probe, x: Tensors, past: int, kind: str) -> Tensors:
 
     Then vectors of a token have a magnitude of their own. Upwards queries and projections have, and betas are next to
     nothing; downwards keys and values have, and later tokens look like earlier ones. Tokens that come again are half
-    of those before, and a piece of them once more whose queries are its keys; those in runs are the same from the past on. Of the odd kinds are later queries and
-    keys and half of those before, with queries of any magnitude.
+    of those before, and a piece of them once more whose queries are its keys; those in runs are the same from the past
+    on. Of the odd kinds are later queries and keys and half of those before, with queries of any magnitude.
     """
     b, over_time = x["beta"], probe.over_time(x)
     betas = {"with saturated betas": (2 * b - 0.5).clamp(0, 1), CALM: 0.2 * b + 0.4, "far up": 0.02 * b}
@@ -251,9 +251,9 @@ def _as_training_may(probe: Probe, x: Tensors, past: int, kind: str) -> Tensors:
 
 def _in_runs(probe: Probe, x: Tensors, past: int) -> Tensors:
     """Later tokens are one and the same in each row, but for their values and betas, in half of the rows those too."""
-    x, alike = dict(x), probe.uniform(ROWS) < 0.5
+    alike = probe.uniform(ROWS) < 0.5
     for name in probe.over_time(x):
-        rows = alike if name in ("v", "beta") else torch.ones(ROWS, dtype=torch.bool)
+        rows = alike if name in ("v", "beta") else slice(None)
         x[name][rows, :, past:] = x[name][rows, :, past : past + 1].clone()
     return x
 
