@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from noise import scores_by_seed
-
 from evaluator.protocol import COLUMNS, Protocol, Setting, from_json
 from evaluator.results import ResultsError, judged, read_json, read_rows, settings_in, summary
 
@@ -167,6 +165,7 @@ class Standing:
     lowest: float
     highest: float
     correlation: float | None  # Spearman of the setting with the task's score
+    distance: float  # standard deviation, over the variants, of what the setting is above its task's score
     variants: int
     seconds: float  # of training, median over the variants
 
@@ -180,19 +179,20 @@ def standings(ours: Mapping[str, Measured], protocol: Protocol) -> list[Standing
             alone = [t["settings"][setting.name] for t in whole]
             scores = [min(s["accuracy"], protocol.stop_accuracy) for s in alone]
             related = spearman(list(zip(scores, (t["accuracy"] for t in whole), strict=True)))
+            distance = statistics.pstdev(s["accuracy"] - t["accuracy"] for s, t in zip(alone, whole, strict=True))
             seconds = statistics.median(s["seconds"] for s in alone)
-            result.append(Standing(setting, min(scores), max(scores), related, len(whole), seconds))
+            result.append(Standing(setting, min(scores), max(scores), related, distance, len(whole), seconds))
     return result
 
 
-def agreement_of(settings: Sequence[Setting], ours: Mapping[str, Measured]) -> tuple[float | None, int]:
-    """Spearman of the mean over one setting a task with the mean of six, and over how many whole variants that have them."""
+def agreement_of(settings: Sequence[Setting], ours: Mapping[str, Measured]) -> tuple[float | None, float | None, int]:
+    """The mean over one setting a task beside the mean of six: Spearman, distance as above, how many whole variants have both."""
     pairs = []
     for m in ours.values():
         mean = m.scores("accuracy")[MEAN]
         if mean is not None and set(settings) <= set(m.protocol.settings):
             pairs.append((statistics.fmean(m.tasks[s.task]["settings"][s.name]["accuracy"] for s in settings), mean))
-    return spearman(pairs), len(pairs)
+    return spearman(pairs), statistics.pstdev(x - y for x, y in pairs) if pairs else None, len(pairs)
 
 
 def pooled(found: Iterable[Measured]) -> dict[str, tuple[float, int, int]]:
@@ -207,10 +207,22 @@ def pooled(found: Iterable[Measured]) -> dict[str, tuple[float, int, int]]:
     for column, variants in by_variant.items():
         several = [list(s.values()) for s in variants.values() if len(s) > 1]
         if several:
-            freedom = sum(len(s) - 1 for s in several)
-            squares = sum((len(s) - 1) * statistics.variance(s) for s in several)
-            sigma[column] = (math.sqrt(squares / freedom), len(several), freedom)
+            value, freedom = within(several)
+            sigma[column] = (value, len(several), freedom)
     return sigma
+
+
+def scores_by_seed(task: Mapping[str, Any]) -> list[float]:
+    """One score a seed: the mean over the task's settings."""
+    seeds = list(next(iter(task["settings"].values()))["by_seed"])
+    return [statistics.fmean(s["by_seed"][seed] for s in task["settings"].values()) for seed in seeds]
+
+
+def within(scores: Iterable[Sequence[float]]) -> tuple[float, int]:
+    """The standard deviation within groups of two scores and more, pooled over the groups, and its degrees of freedom."""
+    groups = list(scores)
+    freedom = sum(len(g) - 1 for g in groups)
+    return math.sqrt(sum((len(g) - 1) * statistics.variance(g) for g in groups) / freedom), freedom
 
 
 def sigma_of_mean(sigma: Scores) -> float | None:

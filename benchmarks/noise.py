@@ -1,64 +1,92 @@
-"""The noise over random seeds, from an evaluation with several seeds, into evaluator/noise.csv.
+"""The noise over random seeds, from evaluations with several seeds, into evaluator/noise.csv.
 
     python -m evaluator score variants/delta_net --protocol smoke --seeds 5 --out /tmp/noise
     python benchmarks/noise.py /tmp/noise
 
-A column's sigma is the standard deviation over seeds of that task's score, a setting's of its own score alone; rows of
-the same protocol and version are replaced, those of a column together.
+A setting's sigma is the standard deviation of its score over seeds, of several variants the one within them: the root of
+their variances' mean. A column of several settings has a row of its own where all of them were trained. What was
+measured of the same protocol, version, column and setting before is replaced.
 """
 
 import argparse
 import csv
-import json
 import statistics
 import sys
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from measured import Measured, TableError, load, scores_by_seed, within
 
 from evaluator.noise import TABLE
 from evaluator.protocol import COLUMNS
 
-
-def scores_by_seed(task: dict[str, Any]) -> list[float]:
-    """One score a seed: the mean over the task's settings."""
-    seeds = list(next(iter(task["settings"].values()))["by_seed"])
-    return [statistics.fmean(s["by_seed"][seed] for s in task["settings"].values()) for seed in seeds]
+FIELDS = ("protocol", "version", "column", "setting", "sigma", "mean", "seeds", "variant", "device", "date")
+KEY = FIELDS[:4]
 
 
-def rows_of(folder: Path) -> list[dict[str, Any]]:
-    """A row for each task whose settings are all done, and one for each of them."""
-    found = json.loads((folder / "evaluation.json").read_text())
-    if found["finished"] is None or found["status"] not in ("scored", "partial"):
-        sys.exit(f"noise: {folder} holds no score: {found['status']}{'' if found['finished'] else ', and it has not ended'}")
-    rows = []
-    for name, task in found["tasks"].items():
-        if task["accuracy"] is None:
-            continue
-        of_settings = {setting: list(s["by_seed"].values()) for setting, s in task["settings"].items()}
-        for setting, scores in {"": scores_by_seed(task), **of_settings}.items():
-            rows.append({
-                "protocol": found["protocol"]["name"], "version": found["protocol"]["version"], "column": COLUMNS[name],
-                "setting": setting, "sigma": f"{statistics.stdev(scores):.5f}", "mean": f"{statistics.fmean(scores):.5f}",
-                "seeds": len(scores), "variant": found["variant"]["name"], "device": found["device"]["name"],
-                "date": found["finished"][:10],
-            })  # fmt: skip
-    return rows
+def scores_of(m: Measured) -> dict[tuple[str, str], dict[str, float]]:
+    """(column, setting) -> seed -> score; an empty setting stands for the whole column."""
+    found = {}
+    for task, result in m.tasks.items():
+        for setting, s in result["settings"].items():
+            found[COLUMNS[task], setting] = s["by_seed"]
+        if result["settings_total"] > 1 and result["accuracy"] is not None:
+            found[COLUMNS[task], ""] = dict(zip(map(str, m.seeds), scores_by_seed(result), strict=True))
+    return found
 
 
-def main() -> None:
+def rows_of(found: Iterable[Measured]) -> list[dict[str, Any]]:
+    """A row for each setting and each whole column that one variant at least was trained on with several seeds."""
+    scores: dict[tuple[str, ...], dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+    sources: dict[tuple[str, ...], list[Measured]] = defaultdict(list)
+    for m in found:
+        for (column, setting), by_seed in scores_of(m).items():
+            key = (m.protocol.name, str(m.protocol.version), column, setting)
+            scores[key][m.digest].update(by_seed)
+            sources[key].append(m)
+    return [dict(zip(KEY, key, strict=True)) | row for key, of in scores.items() if (row := row_of(of, sources[key]))]
+
+
+def row_of(by_variant: Mapping[str, Mapping[str, float]], sources: Iterable[Measured]) -> dict[str, Any] | None:
+    """What the table says of one setting; None where no variant has several seeds."""
+    several = {digest: list(of.values()) for digest, of in by_variant.items() if len(of) > 1}
+    if not several:
+        return None
+    used = [m for m in sources if m.digest in several]
+    return {
+        "sigma": f"{within(several.values())[0]:.5f}",
+        "mean": f"{statistics.fmean(x for scores in several.values() for x in scores):.5f}",
+        "seeds": sum(map(len, several.values())), "variant": " ".join(sorted({m.name for m in used})),
+        "device": " ".join(sorted({m.device for m in used})), "date": max(m.finished for m in used)[:10],
+    }  # fmt: skip
+
+
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="+")
-    new = [row for folder in parser.parse_args().folder for row in rows_of(folder)]
-    replaced = {(r["protocol"], str(r["version"]), r["column"]) for r in new}
+    try:
+        found = [load(folder) for folder in parser.parse_args(arguments).folder]
+    except TableError as error:
+        print(f"noise: {error}", file=sys.stderr)
+        return 2
+    for m in found:
+        if not (m.usable and m.finished):
+            print(f"noise: {m.folder} holds no score: {m.status}", file=sys.stderr)
+            return 2
+    new = rows_of(found)
+    replaced = {tuple(r[k] for k in KEY) for r in new}
     with TABLE.open(newline="") as file:
-        kept = [r for r in csv.DictReader(file) if (r["protocol"], r["version"], r["column"]) not in replaced]
+        kept = [r for r in csv.DictReader(file) if tuple(r[k] for k in KEY) not in replaced]
     with TABLE.open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["protocol", "version", "column", "setting", "sigma", "mean", "seeds", "variant", "device", "date"], lineterminator="\n")
+        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
         writer.writeheader()
         writer.writerows([*kept, *new])
     for row in new:
-        print(row["protocol"], row["column"], row["setting"] or "(the column)", "sigma", row["sigma"], "over", row["seeds"], "seeds")
+        print(row["protocol"], row["column"], row["setting"] or "(the column)", "sigma", row["sigma"], "of", row["seeds"], "seeds")
+    return 0 if new else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -41,7 +41,7 @@ from measured import (
     standings,
 )
 
-from evaluator.noise import sigmas
+from evaluator.noise import of_settings, sigmas
 from evaluator.protocol import COLUMNS, PROTOCOLS, Protocol
 
 TASKS = {column: task for task, column in COLUMNS.items()}
@@ -137,10 +137,11 @@ def correlation_table(sets: Mapping[str, Mapping[str, Scores]], ours: Mapping[st
 
 def standing_table(ours: Mapping[str, Measured], protocol: Protocol) -> str:
     """Each setting as it would stand for its task alone; those that `fast` trains are marked."""
-    fast = PROTOCOLS["fast"].settings
+    fast, sigma = PROTOCOLS["fast"].settings, of_settings(protocol)
     lines = [[s.setting.task, s.setting.name + " (fast)" * (s.setting in fast), f"{s.lowest:.3f} to {s.highest:.3f}",
-              f"{number(s.correlation, '.2f')} (n = {s.variants})", f"{s.seconds:.0f}"] for s in standings(ours, protocol)]  # fmt: skip
-    return markdown(["task", "setting", "scores", "Spearman with its task", "seconds"], lines)
+              f"{number(s.correlation, '.2f')} (n = {s.variants})", f"{s.distance:.4f}",
+              number(sigma[f"{s.setting.task}:{s.setting.name}"], ".4f"), f"{s.seconds:.0f}"] for s in standings(ours, protocol)]  # fmt: skip
+    return markdown(["task", "setting", "scores", "Spearman with its task", "distance from it", "sigma over seeds", "seconds"], lines)
 
 
 def noise_table(sigma: Scores, sources: Mapping[str, str]) -> str:
@@ -188,9 +189,11 @@ def report(found: Sequence[Measured], pool: bool) -> tuple[str, list[dict[str, A
     shown = [r for v in ours for r in row_of(ours[v], v, "", {}, sigma)]
     page += [f"## Best of the sweep / mean over the sweep\n\n{sweep_table(shown)}"]
     if first.protocol.name == "mad":
-        related, variants = agreement_of(PROTOCOLS["fast"].settings, ours)
+        related, distance, variants = agreement_of(PROTOCOLS["fast"].settings, ours)
         page += [f"## Each setting alone, over the variants whole in its task\n\nThe mean of six of `fast`'s settings has a Spearman of "
-                 f"{number(related, '.2f')} with the {MEAN} of all (n = {variants}).\n\n{standing_table(ours, first.protocol)}"]  # fmt: skip
+                 f"{number(related, '.2f')} with the {MEAN} of all and a distance of {number(distance, '.4f')} from it (n = {variants}). "
+                 "A distance is the standard deviation, over the variants, of what one is above the other.\n\n"
+                 f"{standing_table(ours, first.protocol)}"]  # fmt: skip
     page += [f"## Baseline settings alone\n\n{baseline_table(ours)}"]
     page += [f"## Noise over seeds\n\n{noise_table(sigma, sources)}"]
     return "\n\n".join(page) + "\n", everything

@@ -1,7 +1,7 @@
 """The measured noise over random seeds: the standard deviation of each column, and of each setting, by protocol.
 
-`noise.csv` is written from evaluations of the baseline with several seeds by `benchmarks/noise.py`, and read by
-everything that compares two scores.
+`noise.csv` is written from evaluations with several seeds by `benchmarks/noise.py`, and read by everything that compares
+two scores.
 """
 
 import csv
@@ -20,6 +20,11 @@ def sigmas(protocol: Protocol) -> dict[str, float | None]:
     It is at least what the early end of runs leaves open: two scores above the accuracy that ends them are not told apart.
     """
     measured = {r["column"]: float(r["sigma"]) for r in _rows() if _is(r, protocol) and not r["setting"]}
+    for task in protocol.tasks:
+        match [s for s in protocol.settings if s.task == task]:
+            case [only]:
+                sigma = of_settings(protocol)[f"{task}:{only.name}"]
+                measured |= {} if sigma is None else {COLUMNS[task]: sigma}
     return {column: _told_apart(protocol, measured.get(column)) for column in COLUMNS.values()}
 
 

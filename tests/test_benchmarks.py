@@ -10,6 +10,7 @@ from pathlib import Path
 
 import early_stop
 import measured
+import noise as noise_script
 import pytest
 import reference
 import reference_agreement
@@ -30,13 +31,13 @@ def evaluation(
     folder: Path, name: str, best: Mapping[str, Sequence[float]], *, protocol: Protocol = MAD, fingerprint: str = "f1",
     finished: str = "2026-01-01", status: str = "scored", settings: int = 12, digest: str | None = None, seed: int = 0,
 ) -> Path:
-    """An entry whose runs reach, for each seed from `seed` on, best[task] without weight decay and half of it with."""
+    """An entry whose runs reach, for each seed from `seed` on, best[task], or best[task:setting], without weight decay and half of it with."""
     folder.mkdir(parents=True)
     seeds = range(seed, seed + max(map(len, best.values())))
     for s in protocol.settings[:settings]:
         append_rows(folder, [
             Row(s.task, s.name, 1e-3, wd, seed, share * score, 1.0, 1, 30.0, int(wd == 0), share * score, share * score, 0.0, 1, 5.0)
-            for seed, score in zip(seeds, best[s.task], strict=True) for wd, share in ((0.0, 1.0), (0.1, 0.5))
+            for seed, score in zip(seeds, best.get(f"{s.task}:{s.name}", best[s.task]), strict=True) for wd, share in ((0.0, 1.0), (0.1, 0.5))
         ])  # fmt: skip
     (folder / "evaluation.json").write_text(json.dumps({
         "variant": {"name": name, "digest": digest or name, "form": "naive"}, "protocol": to_json(protocol), "seeds": list(seeds),
@@ -110,8 +111,53 @@ def test_a_setting_stands_for_its_task_as_far_as_it_ranks_the_variants_alike(tmp
     assert first.highest == MAD.stop_accuracy
     # What ended for having learned the task ranks alike: 1 2 3.5 3.5 against 1 2 3 4.
     assert last.correlation == pytest.approx(4.5 / math.sqrt(4.5 * 5))
-    assert measured.agreement_of(SETTINGS[::2], found) == (pytest.approx(1), 4)
-    assert measured.agreement_of(SETTINGS[::2], {}) == (None, 0)
+    assert last.distance == pytest.approx(0)
+    assert measured.agreement_of(SETTINGS[::2], found) == (pytest.approx(1), pytest.approx(0), 4)
+    assert measured.agreement_of(SETTINGS[::2], {}) == (None, None, 0)
+
+
+def test_a_setting_is_as_far_from_its_task_as_the_variants_differ_otherwise_there(tmp_path: Path) -> None:
+    # Task 0.3 and 0.4, its first setting 0.2 and 0.6: above the task by -0.1 and 0.2.
+    for i, (first, rest) in enumerate(((0.2, 0.4), (0.6, 0.2))):
+        of_first = {f"{s.task}:{s.name}": (first,) for s in SETTINGS[::2]}
+        evaluation(tmp_path / f"000{i}", f"v{i}", alike(rest) | of_first)
+    found = measured.chosen(measured.of_history(tmp_path, "mad"))
+    assert measured.standings(found, MAD)[0].distance == pytest.approx(0.15)
+    assert measured.agreement_of(SETTINGS[::2], found)[1] == pytest.approx(0.15)
+
+
+def test_noise_of_settings_and_of_whole_columns_goes_into_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = tmp_path / "noise.csv"
+    stored.write_text("\n".join([",".join(noise_script.FIELDS), "mad,1,Compress,,0.5,0.5,3,old,GPU,2026-01-01", "smoke,1,Compress,,0.1,0.2,5,old,CPU,2026-01-01", ""]))
+    monkeypatch.setattr(noise_script, "TABLE", stored)
+    evaluation(tmp_path / "a", "delta_net", alike(0.1, 0.3))
+    evaluation(tmp_path / "b", "gla", alike(0.5, 0.5), settings=11)  # not whole in the last task
+    assert noise_script.main([str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    rows = {(r["protocol"], r["column"], r["setting"]): r for r in csv.DictReader(stored.read_text().splitlines())}
+    first = SETTINGS[0].name
+    assert len(rows) == 1 + len(SETTINGS) + len(COLUMNS)
+    assert rows["smoke", "Compress", ""]["variant"] == "old"
+    for setting in ("", first):
+        row = rows["mad", "Compress", setting]
+        assert (row["sigma"], row["mean"], row["seeds"], row["variant"]) == ("0.10000", "0.35000", "4", "delta_net gla")
+    assert rows["mad", "Selective Copy", ""]["variant"] == "delta_net"
+
+
+def test_one_seed_tells_no_noise_and_a_folder_without_a_score_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(noise_script, "TABLE", tmp_path / "noise.csv")
+    (tmp_path / "noise.csv").write_text(",".join(noise_script.FIELDS) + "\n")
+    evaluation(tmp_path / "a", "delta_net", alike(0.1))
+    assert noise_script.main([str(tmp_path / "a")]) == 1
+    assert noise_script.main([str(tmp_path)]) == 2
+    assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_the_noise_of_a_column_of_one_setting_is_that_setting_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    only = next(s.name for s in PROTOCOLS["fast"].settings if s.task == "memorization")
+    (tmp_path / "noise.csv").write_text(f"protocol,version,column,setting,sigma\nmad,1,Memorize,,0.5\nmad,1,Memorize,{only},0.01\n")
+    monkeypatch.setattr(noise, "TABLE", tmp_path / "noise.csv")
+    assert noise.sigmas(PROTOCOLS["fast"])["Memorize"] == 0.01
+    assert noise.sigmas(PROTOCOLS["mad"])["Memorize"] == 0.5
 
 
 def test_of_several_evaluations_the_fullest_is_shown_and_the_latest_of_those(tmp_path: Path) -> None:
