@@ -194,16 +194,16 @@ def _additive_at(operator: OperatorProcess, probe: Probe, T: int, D: int) -> Non
     def back(sent: Tensor) -> dict[str, Tensor | None]:
         return operator.vjp(x, sent, chunk_size=probe.chunk_size)[1]
 
-    whole, allowed = back(grad_o), 0.1 if probe.precision == "lower" else UNLIKE
+    whole, allowed = {n: g for n, g in back(grad_o).items() if g is not None}, 0.1 if probe.precision == "lower" else UNLIKE
+    felt = max((float(g.norm() * x[n].norm()) for n, g in whole.items()), default=0.0)
     for part, mask in (
         ("of one head", head), ("of later tokens of a channel of one head", part_of_it), ("of later tokens of some channels of one head", drawn)
     ):  # fmt: skip
         one, rest = back(grad_o * mask), back(grad_o * (1 - mask))
         for name, all_of_it in whole.items():
-            if all_of_it is None:
-                continue
             sums = [torch.zeros_like(all_of_it) if g is None else g for g in (one[name], rest[name])]
-            if float((sums[0] + sums[1] - all_of_it).norm()) > allowed * float(all_of_it.norm()):
+            rounding = UNFELT * felt / max(float(x[name].norm()), 1e-30)  # of what cancels
+            if float((sums[0] + sums[1] - all_of_it).norm()) > allowed * float(all_of_it.norm()) + rounding:
                 raise Rejected(
                     f"backward is not linear: the gradients to {name} of outputs {part} alone and of all others do not add up to that of "
                     "all outputs; a derivative is linear in what is sent back"

@@ -97,8 +97,8 @@ class Probe:
 
         Every input of every row has a magnitude of its own, from 0.01 to 100, beta is saturated or near some level, learned
         parameters are far from where they began, each by itself, all together or as declared but for one step of all, or in all rows
-        as declared. Some rows hold tokens of nothing; some a few tokens again and again, shared by four rows, or their keys
-        alone; some vectors of one sign, of a single channel, the same in all channels, or the same as the keys, or on the
+        as declared. Some rows hold tokens of nothing; some a few tokens again and again, in runs or not, shared by four rows, or their
+        keys alone; some vectors of one sign, of a single channel, the same in all channels, or the same as the keys, or on the
         way there. What is kept is a mask [B, H, T].
         """
         x = self._cast(self.inputs(operator, B, 2 * T, K=K, dtype=torch.float32), torch.float64)  # many times as fast as drawing doubles
@@ -124,7 +124,7 @@ class Probe:
         at, later, from_row = torch.arange(T).expand(B, T), torch.arange(T, 2 * T).expand(B, T), torch.arange(B)
         again, empty = self.uniform(B) < 0.4, (self.uniform(B, 2 * T) < 0.2) & (self.uniform(B, 1) < 0.2)
         from_row = torch.where(again, from_row // 4 * 4, from_row)
-        few = (self.uniform(2, B, T) * 6).long()
+        few = self._in_runs((self.uniform(2, B, T) * 6).long())
         at, later = torch.where(again[:, None], few[0], at), torch.where(again[:, None], few[1], later)
         cuts = torch.where(self.uniform(B) < 0.3, 0, torch.randint(1, T, (B,), generator=self.rng))
         kept = torch.arange(T) < cuts[:, None]
@@ -146,6 +146,13 @@ class Probe:
         kept = kept[:, None].repeat(1, self.num_heads, 1)
         kept[alone, head] = True
         return self._cast(own, dtype), self._cast(other, dtype), kept
+
+    def _in_runs(self, tokens: Tensor) -> Tensor:
+        """Numbers of tokens [2, B, T], in half of the rows B each as often as a run of up to some tens of them lasts."""
+        _, B, T = tokens.shape
+        stays = (self.uniform(B, 1) < 0.5) * (0.5 + 0.47 * self.uniform(B, 1))
+        first = torch.where(self.uniform(*tokens.shape) < stays, 0, torch.arange(T)).cummax(-1).values
+        return tokens.gather(-1, first)
 
     def odd(self, x: Tensor, k: Tensor, kind: Tensor) -> Tensor:
         """Vectors x [B, H, T, D] made of the kinds of ODD that `kind` [B, H or 1, T or 1] numbers; what is no such number leaves them.

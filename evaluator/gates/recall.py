@@ -1,5 +1,7 @@
 """The gate on what can be read back: a state that no gradient shows still answers when its keys come again."""
 
+import functools
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -12,8 +14,15 @@ from evaluator.operator import OperatorProcess
 
 ROWS, NEAR, FAR = 16, 192, 128
 """Rows, fewer of wide heads, and questions in each: of the last 256 tokens of its past, then of those before."""
+KEPT = 8
+"""One value of so many is the same in two askings, few enough to tell nothing of each other."""
+READ_BACK = ((False, False), (True, False), (True, True))
+"""Whether values come again with their keys, and whether one query asks for all."""
 BANDS = (0, 64, 128, 256, 512, 1024)
 """Tokens back: how well is asked of each band by itself, as what is far may be lost whole."""
+
+
+Ask = Callable[..., tuple[float, int]]
 
 
 def recall(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
@@ -21,7 +30,8 @@ def recall(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
 
     Tokens come again behind a long past, as they were or with other values; which part of the variance of the values
     that they had, or of those right behind them, their outputs tell by a linear map is counted in tokens; once with one query
-    for all, so that none multiplies what is told.
+    for all, so that none multiplies what is told. Whatever else may be told of values, as codes of them: which part of the variance of an
+    output goes with the value at its key alone is counted alike.
     """
     milliseconds = probe.properties["milliseconds_a_token"]
     quick, past = milliseconds < 0.03, 1000 if milliseconds < 0.5 else 400
@@ -29,8 +39,10 @@ def recall(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     for dim in (16, probe.head_dim) if quick else (16,):
         allowed = may_hold(probe, dim, probe.chunk_size) // dim
         for kind in ("as they come", BEGINNING) if quick else ("as they come",):
-            for whole, alike in ((False, False), (True, False), (True, True)):
-                tokens, back = _read_back(operator, probe, dim, past, calm=kind == BEGINNING, whole=whole, alike=alike)
+            calm = kind == BEGINNING
+            asks: list[Ask] = [functools.partial(_read_back, whole=whole, alike=alike) for whole, alike in READ_BACK]
+            for ask in (*asks, _goes_with_its_value):
+                tokens, back = ask(operator, probe, dim, past, calm=calm)
                 found[f"{dim}x{dim}"] = round(max(tokens, found.get(f"{dim}x{dim}", 0.0)), 1)
                 if tokens > allowed:
                     raise Rejected(
@@ -42,8 +54,8 @@ def recall(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
 
 def _read_back(operator: OperatorProcess, probe: Probe, dim: int, past: int, *, calm: bool, whole: bool, alike: bool) -> tuple[float, int]:
     """How many tokens' worth of values the outputs tell, and the farthest band that tells a tenth of its own."""
-    before, rows = past - 257, ROWS if dim <= 16 else 6
-    at = torch.stack([torch.cat((_drawn(probe, 256, NEAR) + before, _drawn(probe, before, FAR))) for _ in range(rows)])
+    rows = ROWS if dim <= 16 else 6
+    at = torch.stack([_asked(probe, past) for _ in range(rows)])
     count = at.shape[1]
     x = probe.inputs(operator, rows, past + count, K=dim, calm=calm)
     x["q"] = x["k"].clone()  # as training makes them where keys are to be found again
@@ -62,6 +74,39 @@ def _read_back(operator: OperatorProcess, probe: Probe, dim: int, past: int, *, 
         tokens += told * (min(high, past) - low) if low < past else 0.0
         farthest = high if told > 0.1 else farthest
     return tokens, farthest
+
+
+def _goes_with_its_value(operator: OperatorProcess, probe: Probe, dim: int, past: int, *, calm: bool) -> tuple[float, int]:
+    """How many tokens' worth of outputs goes with the value at their key alone, and the farthest band that does by a tenth.
+
+    Each row is asked twice, with other values but at one of KEPT of those tokens: what outputs there have in common is of it.
+    """
+    rows, at = ROWS if dim <= 16 else 8, _asked(probe, past)
+    x = probe.inputs(operator, 1, past + len(at), K=dim, calm=calm)
+    x["q"] = x["k"].clone()
+    for name in probe.over_time(x):
+        x[name][:, :, past:] = x[name][:, :, at]
+    x = {name: value.repeat(2 * rows, *[1] * (value.dim() - 1)) for name, value in x.items()}
+    x["v"] = probe.inputs(operator, 2 * rows, past + len(at), K=dim, calm=calm)["v"]
+    kept = probe.uniform(rows, len(at)) < 1 / KEPT
+    for values, again, where in zip(x["v"][:rows], x["v"][rows:], kept, strict=True):
+        again[:, at[where]] = values[:, at[where]]
+    o = operator.forward(x, chunk_size=probe.chunk_size)[:, :, past:].double()
+    first, second = (part - part.mean(0) for part in F.normalize(o, dim=-1).nan_to_num().split(rows))
+    tokens, farthest = 0.0, 0
+    back = past + torch.arange(len(at)) - at
+    for low, high in pairwise(BANDS):
+        here = (kept & (back > low) & (back <= high))[:, None, :, None]
+        together, alone = (first * second * here).sum((0, 2)), ((first.square() + second.square()) * here).sum((0, 2)) / 2
+        told = max(0.0, float((together / alone.clamp_min(1e-30)).mean(1).max()))
+        tokens += told * (min(high, past) - low) if low < past else 0.0
+        farthest = high if told > 0.1 else farthest
+    return tokens, farthest
+
+
+def _asked(probe: Probe, past: int) -> Tensor:
+    """Numbers of tokens whose keys come again: NEAR of the last 256 before the last one, FAR of those before."""
+    return torch.cat((_drawn(probe, 256, NEAR) + past - 257, _drawn(probe, past - 257, FAR)))
 
 
 def _drawn(probe: Probe, tokens: int, count: int) -> Tensor:

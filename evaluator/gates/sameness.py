@@ -8,8 +8,9 @@ from evaluator.gates.precision import takes_float64
 from evaluator.gates.probe import Probe, Rejected, Tensors, apart, loudness, normed
 from evaluator.operator import OperatorError, OperatorProcess
 
+OF_NOTHING = {torch.float32: 1e-5, torch.bfloat16: 1e-3}  # of the largest gradient's norm: the rounding that is left of what cancels
 LEAST = 32  # rows; no protocol trains with fewer at once
-OF_FLOAT32 = 0.1  # of a gradient's norm: what float32 may round
+ROUNDED = 0.1  # of a gradient's norm: what the type that is less exact may round
 ELSEWHERE = "in another process", "nothing may come from calls before, an address, a clock or chance"
 
 
@@ -17,29 +18,31 @@ def dtypes(operator: OperatorProcess, probe: Probe) -> None:
     """In bfloat16, in which a GPU trains, it is the function that float32 shows, but for rounding, and in float64 where that is taken."""
     for calm in (False, True):
         same_function(operator, operator, probe, 4, probe.randint(150, 400), torch.bfloat16, calm)
+    _same_gradients(operator, probe, torch.bfloat16, torch.float32, probe.head_dim)  # in which a GPU trains, and as is measured
     if takes_float64(operator, probe):  # in which other gates measure what needs to be exact
         same_function(operator, operator, probe, 4, probe.randint(150, 400), torch.float64)
-        _same_gradients(operator, probe)
+        _same_gradients(operator, probe, torch.float32, torch.float64, 16)
 
 
-def _same_gradients(operator: OperatorProcess, probe: Probe) -> None:
-    """`derivative` takes differences in float64; in float32 the gradient is the same. Three draws must fail."""
+def _same_gradients(operator: OperatorProcess, probe: Probe, dtype: torch.dtype, finer: torch.dtype, dim: int) -> None:
+    """`derivative` takes differences in the finest type there is; in the others the gradient is the same. Three draws must fail."""
     if probe.precision == "lower" or probe.properties.get("coarse_inputs"):
         return
     for _ in range(3):
         T = probe.randint(70, 140)
-        x = probe.inputs(operator, 2, T, K=16)
+        x = probe.inputs(operator, 2, T, K=dim, dtype=dtype)
         x = probe.trained(x) if probe.randint(0, 1) else x
-        grad_o = probe.randn(2, probe.num_heads, T, 16) / loudness(operator.forward(x, chunk_size=probe.chunk_size))
-        grad_o -= grad_o.mean((0, 2), keepdim=True)
+        grad_o = probe.randn(2, probe.num_heads, T, dim) / loudness(operator.forward(x, chunk_size=probe.chunk_size).float())
+        grad_o = (grad_o - grad_o.mean((0, 2), keepdim=True)).to(dtype)
         _, found = operator.vjp(x, grad_o, chunk_size=probe.chunk_size)
-        _, exact = operator.vjp({n: v.double() for n, v in x.items()}, grad_o.double(), chunk_size=probe.chunk_size)
+        _, exact = operator.vjp({n: v.to(finer) for n, v in x.items()}, grad_o.to(finer), chunk_size=probe.chunk_size)
         pairs = [(n, g, found[n]) for n, g in exact.items() if g is not None]
-        nothing = 1e-5 * max((float(g.norm()) for _, g, _ in pairs), default=0.0)  # what cancels leaves its rounding
-        wrong = [n for n, g, f in pairs if f is None or float((f - g).norm()) > OF_FLOAT32 * float(g.norm()) + nothing]
+        nothing = OF_NOTHING[dtype] * max((float(g.norm()) for _, g, _ in pairs), default=0.0)
+        wrong = [n for n, g, f in pairs if f is None or float((f.to(finer) - g).norm()) > ROUNDED * float(g.norm()) + nothing]
         if not wrong:
             return
-    raise Rejected(f"the gradient to {wrong[0]} in float32 is another than that in float64, by more than {OF_FLOAT32:.0%} of it")
+    inexact, exact_ = (str(t).removeprefix("torch.") for t in (dtype, finer))
+    raise Rejected(f"the gradient to {wrong[0]} in {inexact} is another than that in {exact_}, by more than {ROUNDED:.0%} of it")
 
 
 def same_function(
