@@ -14,6 +14,10 @@ from evaluator.operator import OperatorProcess
 
 ROWS, NEAR, FAR = 16, 192, 128
 """Rows, fewer of wide heads, and questions in each: of the last 256 tokens of its past, then of those before."""
+DRAWS = 3
+"""Of which all must fail."""
+CHANCE = 0.1
+"""What a band is told of no more than this may be told by chance: outputs may have few directions."""
 KEPT = 8
 """One value of so many is the same in two askings, few enough to tell nothing of each other."""
 READ_BACK = ((False, False), (True, False), (True, True))
@@ -43,6 +47,8 @@ def recall(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
             asks: list[Ask] = [functools.partial(_read_back, whole=whole, alike=alike) for whole, alike in READ_BACK]
             for ask in (*asks, _goes_with_its_value):
                 tokens, back = ask(operator, probe, dim, past, calm=calm)
+                for _ in range(DRAWS - 1 if tokens > allowed else 0):
+                    tokens, back = min((tokens, back), ask(operator, probe, dim, past, calm=calm))
                 found[f"{dim}x{dim}"] = round(max(tokens, found.get(f"{dim}x{dim}", 0.0)), 1)
                 if tokens > allowed:
                     raise Rejected(
@@ -72,7 +78,7 @@ def _read_back(operator: OperatorProcess, probe: Probe, dim: int, past: int, *, 
         here = (back > low) & (back <= high)
         told = max(_told(v[:, head][here], o[:, head][here]) for v in values for head in range(probe.num_heads))
         tokens += told * (min(high, past) - low) if low < past else 0.0
-        farthest = high if told > 0.1 else farthest
+        farthest = high if told > CHANCE else farthest
     return tokens, farthest
 
 
@@ -81,7 +87,7 @@ def _goes_with_its_value(operator: OperatorProcess, probe: Probe, dim: int, past
 
     Each row is asked twice, with other values but at one of KEPT of those tokens: what outputs there have in common is of it.
     """
-    rows, at = ROWS if dim <= 16 else 8, _asked(probe, past)
+    rows, at = 2 * ROWS if dim <= 16 else 8, _asked(probe, past)
     x = probe.inputs(operator, 1, past + len(at), K=dim, calm=calm)
     x["q"] = x["k"].clone()
     for name in probe.over_time(x):
@@ -98,9 +104,9 @@ def _goes_with_its_value(operator: OperatorProcess, probe: Probe, dim: int, past
     for low, high in pairwise(BANDS):
         here = (kept & (back > low) & (back <= high))[:, None, :, None]
         together, alone = (first * second * here).sum((0, 2)), ((first.square() + second.square()) * here).sum((0, 2)) / 2
-        told = max(0.0, float((together / alone.clamp_min(1e-30)).mean(1).max()))
-        tokens += told * (min(high, past) - low) if low < past else 0.0
-        farthest = high if told > 0.1 else farthest
+        told = float((together / alone.clamp_min(1e-30)).mean(1).max())
+        if told > CHANCE and low < past:
+            tokens, farthest = tokens + told * (min(high, past) - low), high
     return tokens, farthest
 
 
