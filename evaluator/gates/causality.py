@@ -40,7 +40,7 @@ def _where_training_leads(operator: OperatorProcess, probe: Probe) -> None:
         (96, probe.randint(16, 30), wide, last, True),
         (32, probe.randint(40, 60), wide, first, False),
         (128, probe.randint(200, 400), narrow, first, False),
-        (96, probe.randint(200, 400), narrow, last, True),
+        (96, probe.randint(270, 400), narrow, last, True),  # bfloat16 counts to 256
     ):
         elsewhere(operator, probe, *probe.varied(operator, B, T, K, dtype), grad=grad)
 
@@ -153,7 +153,7 @@ def lengths(operator: OperatorProcess, probe: Probe) -> None:
         if operator.clock() - began > allowed:  # a slow operator is asked at those that come first
             return
         if vary:
-            elsewhere(operator, probe, *probe.varied(operator, 8, T, probe.head_dim, probe.dtype), grad=False)
+            elsewhere(operator, probe, *probe.varied(operator, 16, T, probe.head_dim, probe.dtype), grad=False)
             continue
         x = probe.inputs(operator, 2, T, calm=T % 4 > 1)
         last_chunk = max(1, (T - 1) // probe.chunk_size * probe.chunk_size)

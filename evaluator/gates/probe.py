@@ -148,9 +148,9 @@ class Probe:
         return self._cast(own, dtype), self._cast(other, dtype), kept
 
     def _in_runs(self, tokens: Tensor) -> Tensor:
-        """Numbers of tokens [2, B, T], in half of the rows B each as often as a run of up to some tens of them lasts."""
+        """Numbers of tokens [2, B, T], in a quarter of the rows B each as often as a run of up to some tens of them lasts."""
         _, B, T = tokens.shape
-        stays = (self.uniform(B, 1) < 0.5) * (0.5 + 0.47 * self.uniform(B, 1))
+        stays = (self.uniform(B, 1) < 0.25) * (0.5 + 0.47 * self.uniform(B, 1))
         first = torch.where(self.uniform(*tokens.shape) < stays, 0, torch.arange(T)).cummax(-1).values
         return tokens.gather(-1, first)
 
