@@ -3,6 +3,7 @@
 import csv
 import math
 import statistics
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -197,19 +198,25 @@ def agreement_of(settings: Sequence[Setting], ours: Mapping[str, Measured]) -> t
 
 def pooled(found: Iterable[Measured]) -> dict[str, tuple[float, int, int]]:
     """Column -> sigma over seeds within a variant, the variants it comes from, its degrees of freedom."""
-    by_variant: dict[str, dict[str, dict[str, float]]] = {c: {} for c in COLUMNS.values()}
-    for m in found:
-        for task, result in m.tasks.items():
-            if result["accuracy"] is not None:
-                scores = dict(zip(map(str, m.seeds), scores_by_seed(result), strict=True))
-                by_variant[COLUMNS[task]].setdefault(m.digest, {}).update(scores)
     sigma = {}
-    for column, variants in by_variant.items():
-        several = [list(s.values()) for s in variants.values() if len(s) > 1]
-        if several:
+    for (column, setting), by_variant in by_seed(found).items():
+        several = [list(s.values()) for s in by_variant.values() if len(s) > 1]
+        if not setting and several:
             value, freedom = within(several)
             sigma[column] = (value, len(several), freedom)
     return sigma
+
+
+def by_seed(found: Iterable[Measured]) -> dict[tuple[str, str], dict[str, dict[str, float]]]:
+    """(column, setting) -> digest of a variant -> seed -> score; an empty setting stands for a column that is whole."""
+    scores: dict[tuple[str, str], dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+    for m in found:
+        for task, result in m.tasks.items():
+            for setting, s in result["settings"].items():
+                scores[COLUMNS[task], setting][m.digest] |= s["by_seed"]
+            if result["accuracy"] is not None:
+                scores[COLUMNS[task], ""][m.digest] |= dict(zip(map(str, m.seeds), scores_by_seed(result), strict=True))
+    return scores
 
 
 def scores_by_seed(task: Mapping[str, Any]) -> list[float]:

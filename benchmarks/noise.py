@@ -12,12 +12,12 @@ import argparse
 import csv
 import statistics
 import sys
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from measured import Measured, TableError, load, scores_by_seed, within
+from measured import Measured, TableError, by_seed, load, within
 
 from evaluator.noise import TABLE
 from evaluator.protocol import COLUMNS
@@ -26,40 +26,27 @@ FIELDS = ("protocol", "version", "column", "setting", "sigma", "mean", "seeds", 
 KEY = FIELDS[:4]
 
 
-def scores_of(m: Measured) -> dict[tuple[str, str], dict[str, float]]:
-    """(column, setting) -> seed -> score; an empty setting stands for the whole column."""
-    found = {}
-    for task, result in m.tasks.items():
-        for setting, s in result["settings"].items():
-            found[COLUMNS[task], setting] = s["by_seed"]
-        if result["settings_total"] > 1 and result["accuracy"] is not None:
-            found[COLUMNS[task], ""] = dict(zip(map(str, m.seeds), scores_by_seed(result), strict=True))
-    return found
+def rows_of(found: Sequence[Measured]) -> list[dict[str, Any]]:
+    """A row for each setting, and each whole column of several, that one variant at least was trained on with several seeds."""
+    rows = []
+    for name, version in sorted({(m.protocol.name, m.protocol.version) for m in found}):
+        alike = [m for m in found if (m.protocol.name, m.protocol.version) == (name, version)]
+        count = Counter(COLUMNS[s.task] for s in alike[0].protocol.settings)
+        for (column, setting), by_variant in by_seed(alike).items():
+            several = {digest: list(scores.values()) for digest, scores in by_variant.items() if len(scores) > 1}
+            if several and (setting or count[column] > 1):
+                key = dict(zip(KEY, (name, str(version), column, setting), strict=True))
+                rows.append(key | row_of(several, [m for m in alike if m.digest in several and (column, setting) in by_seed([m])]))
+    return rows
 
 
-def rows_of(found: Iterable[Measured]) -> list[dict[str, Any]]:
-    """A row for each setting and each whole column that one variant at least was trained on with several seeds."""
-    scores: dict[tuple[str, ...], dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
-    sources: dict[tuple[str, ...], list[Measured]] = defaultdict(list)
-    for m in found:
-        for (column, setting), by_seed in scores_of(m).items():
-            key = (m.protocol.name, str(m.protocol.version), column, setting)
-            scores[key][m.digest].update(by_seed)
-            sources[key].append(m)
-    return [dict(zip(KEY, key, strict=True)) | row for key, of in scores.items() if (row := row_of(of, sources[key]))]
-
-
-def row_of(by_variant: Mapping[str, Mapping[str, float]], sources: Iterable[Measured]) -> dict[str, Any] | None:
-    """What the table says of one setting; None where no variant has several seeds."""
-    several = {digest: list(of.values()) for digest, of in by_variant.items() if len(of) > 1}
-    if not several:
-        return None
-    used = [m for m in sources if m.digest in several]
+def row_of(several: Mapping[str, Sequence[float]], sources: Sequence[Measured]) -> dict[str, Any]:
+    """What the table says of one setting, from the scores of each variant and the evaluations that they are of."""
     return {
         "sigma": f"{within(several.values())[0]:.5f}",
         "mean": f"{statistics.fmean(x for scores in several.values() for x in scores):.5f}",
-        "seeds": sum(map(len, several.values())), "variant": " ".join(sorted({m.name for m in used})),
-        "device": " ".join(sorted({m.device for m in used})), "date": max(m.finished for m in used)[:10],
+        "seeds": sum(map(len, several.values())), "variant": " ".join(sorted({m.name for m in sources})),
+        "device": " ".join(sorted({m.device for m in sources})), "date": max(m.finished for m in sources)[:10],
     }  # fmt: skip
 
 

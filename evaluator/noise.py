@@ -19,12 +19,14 @@ def sigmas(protocol: Protocol) -> dict[str, float | None]:
 
     It is at least what the early end of runs leaves open: two scores above the accuracy that ends them are not told apart.
     """
-    measured = {r["column"]: float(r["sigma"]) for r in _rows() if _is(r, protocol) and not r["setting"]}
+    measured: dict[str, float | None] = {
+        r["column"]: float(r["sigma"]) for r in _rows() if _is(r, protocol) and not r["setting"]
+    }
+    alone = of_settings(protocol)
     for task in protocol.tasks:
-        match [s for s in protocol.settings if s.task == task]:
-            case [only]:
-                sigma = of_settings(protocol)[f"{task}:{only.name}"]
-                measured |= {} if sigma is None else {COLUMNS[task]: sigma}
+        names = [s.name for s in protocol.settings if s.task == task]
+        if len(names) == 1:
+            measured[COLUMNS[task]] = alone[f"{task}:{names[0]}"]
     return {column: _told_apart(protocol, measured.get(column)) for column in COLUMNS.values()}
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from evaluator.gates.led import led
 from evaluator.gates.precision import takes_float64
-from evaluator.gates.probe import Probe, Rejected, Tensors, loudness
+from evaluator.gates.probe import Probe, Rejected, Tensors, felt, loudness
 from evaluator.operator import OperatorProcess
 
 STEPS = (1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 0.6)
@@ -44,9 +44,9 @@ def reach(operator: OperatorProcess, probe: Probe) -> None:
         x = probe.inputs(operator, 2, T, scale=scale, calm=calm)
         x = {n: v if n in probe.over_time(x) else v + far for n, v in x.items()}
         _, grads = operator.vjp(x, probe.randn(2, probe.num_heads, T, probe.head_dim), chunk_size=probe.chunk_size)
-        felt = {n: float(g.double().norm() * x[n].double().norm()) for n, g in grads.items() if g is not None}
-        least = max(UNFELT * max(felt.values(), default=0.0), 1e-300)
-        unreached = {n for n in grads if not felt.get(n, 0.0) >= least}
+        by_input = felt(x, grads)
+        least = max(UNFELT * max(by_input.values(), default=0.0), 1e-300)
+        unreached = {n for n in grads if not by_input.get(n, 0.0) >= least}
         dead = unreached if dead is None else dead & unreached
         if not dead:
             return
@@ -195,14 +195,14 @@ def _additive_at(operator: OperatorProcess, probe: Probe, T: int, D: int) -> Non
         return operator.vjp(x, sent, chunk_size=probe.chunk_size)[1]
 
     whole, allowed = {n: g for n, g in back(grad_o).items() if g is not None}, 0.1 if probe.precision == "lower" else UNLIKE
-    felt = max((float(g.norm() * x[n].norm()) for n, g in whole.items()), default=0.0)
+    most = max(felt(x, whole).values(), default=0.0)
     for part, mask in (
         ("of one head", head), ("of later tokens of a channel of one head", part_of_it), ("of later tokens of some channels of one head", drawn)
     ):  # fmt: skip
         one, rest = back(grad_o * mask), back(grad_o * (1 - mask))
         for name, all_of_it in whole.items():
             sums = [torch.zeros_like(all_of_it) if g is None else g for g in (one[name], rest[name])]
-            rounding = UNFELT * felt / max(float(x[name].norm()), 1e-30)  # of what cancels
+            rounding = UNFELT * most / max(float(x[name].norm()), 1e-30)  # of what cancels
             if float((sums[0] + sums[1] - all_of_it).norm()) > allowed * float(all_of_it.norm()) + rounding:
                 raise Rejected(
                     f"backward is not linear: the gradients to {name} of outputs {part} alone and of all others do not add up to that of "

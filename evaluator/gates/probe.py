@@ -1,5 +1,6 @@
 """What every gate works with: random inputs of any shape, fresh in each check, and the reject that names values."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -124,7 +125,7 @@ class Probe:
         at, later, from_row = torch.arange(T).expand(B, T), torch.arange(T, 2 * T).expand(B, T), torch.arange(B)
         again, empty = self.uniform(B) < 0.4, (self.uniform(B, 2 * T) < 0.2) & (self.uniform(B, 1) < 0.2)
         from_row = torch.where(again, from_row // 4 * 4, from_row)
-        few = self._in_runs((self.uniform(2, B, T) * 6).long())
+        few = self._lasting((self.uniform(2, B, T) * 6).long())
         at, later = torch.where(again[:, None], few[0], at), torch.where(again[:, None], few[1], later)
         cuts = torch.where(self.uniform(B) < 0.3, 0, torch.randint(1, T, (B,), generator=self.rng))
         kept = torch.arange(T) < cuts[:, None]
@@ -147,7 +148,7 @@ class Probe:
         kept[alone, head] = True
         return self._cast(own, dtype), self._cast(other, dtype), kept
 
-    def _in_runs(self, tokens: Tensor) -> Tensor:
+    def _lasting(self, tokens: Tensor) -> Tensor:
         """Numbers of tokens [2, B, T], in a quarter of the rows B each as often as a run of up to some tens of them lasts."""
         _, B, T = tokens.shape
         stays = (self.uniform(B, 1) < 0.25) * (0.5 + 0.47 * self.uniform(B, 1))
@@ -257,6 +258,11 @@ def gap(a: Tensor, b: Tensor) -> float:
     difference = (a.double() - b.double()).abs()
     same = (a == b) | (a.isnan() & b.isnan())
     return float(torch.where(same, 0.0, difference).nan_to_num(nan=torch.inf).max())
+
+
+def felt(x: Tensors, grads: Mapping[str, Tensor | None]) -> dict[str, float]:
+    """How much outputs feel each input that a gradient reaches: the product of its norm and its gradient's."""
+    return {n: float(g.double().norm() * x[n].double().norm()) for n, g in grads.items() if g is not None}
 
 
 def size(x: Tensor) -> float:

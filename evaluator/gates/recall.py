@@ -15,7 +15,7 @@ from evaluator.operator import OperatorProcess
 ROWS, NEAR, FAR = 16, 192, 128
 """Rows, fewer of wide heads, and questions in each: of the last 256 tokens of its past, then of those before."""
 DRAWS = 3
-"""Of which all must fail."""
+"""Of what goes with a value, of which all must fail."""
 CHANCE = 0.1
 """What a band is told of no more than this may be told by chance: outputs may have few directions."""
 KEPT = 8
@@ -44,10 +44,10 @@ def recall(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
         allowed = may_hold(probe, dim, probe.chunk_size) // dim
         for kind in ("as they come", BEGINNING) if quick else ("as they come",):
             calm = kind == BEGINNING
-            asks: list[Ask] = [functools.partial(_read_back, whole=whole, alike=alike) for whole, alike in READ_BACK]
-            for ask in (*asks, _goes_with_its_value):
+            asks: list[tuple[Ask, int]] = [(functools.partial(_read_back, whole=whole, alike=alike), 1) for whole, alike in READ_BACK]
+            for ask, draws in (*asks, (_goes_with_its_value, DRAWS)):
                 tokens, back = ask(operator, probe, dim, past, calm=calm)
-                for _ in range(DRAWS - 1 if tokens > allowed else 0):
+                for _ in range(draws - 1 if tokens > allowed else 0):
                     tokens, back = min((tokens, back), ask(operator, probe, dim, past, calm=calm))
                 found[f"{dim}x{dim}"] = round(max(tokens, found.get(f"{dim}x{dim}", 0.0)), 1)
                 if tokens > allowed:
@@ -72,14 +72,11 @@ def _read_back(operator: OperatorProcess, probe: Probe, dim: int, past: int, *, 
         x["q"][:, :, past:] = x["q"][:1, :, :1]
     o = operator.forward(x, chunk_size=probe.chunk_size)[:, :, past:].double()
     values = [_at(x["v"], at + behind).double() for behind in ((1,) if whole else (0, 1))]
-    tokens, farthest = 0.0, 0
-    back = past + torch.arange(count) - at
-    for low, high in pairwise(BANDS):
-        here = (back > low) & (back <= high)
-        told = max(_told(v[:, head][here], o[:, head][here]) for v in values for head in range(probe.num_heads))
-        tokens += told * (min(high, past) - low) if low < past else 0.0
-        farthest = high if told > CHANCE else farthest
-    return tokens, farthest
+
+    def told(here: Tensor) -> float:
+        return max(_told(v[:, head][here], o[:, head][here]) for v in values for head in range(probe.num_heads))
+
+    return _in_tokens(past, at, told)
 
 
 def _goes_with_its_value(operator: OperatorProcess, probe: Probe, dim: int, past: int, *, calm: bool) -> tuple[float, int]:
@@ -99,14 +96,23 @@ def _goes_with_its_value(operator: OperatorProcess, probe: Probe, dim: int, past
         again[:, at[where]] = values[:, at[where]]
     o = operator.forward(x, chunk_size=probe.chunk_size)[:, :, past:].double()
     first, second = (part - part.mean(0) for part in F.normalize(o, dim=-1).nan_to_num().split(rows))
+
+    def told(here: Tensor) -> float:
+        asked = (kept & here)[:, None, :, None]
+        together, alone = (first * second * asked).sum((0, 2)), ((first.square() + second.square()) * asked).sum((0, 2)) / 2
+        return float((together / alone.clamp_min(1e-30)).mean(1).max())
+
+    return _in_tokens(past, at, told, CHANCE)
+
+
+def _in_tokens(past: int, at: Tensor, told: Callable[[Tensor], float], least: float = 0.0) -> tuple[float, int]:
+    """What is told of each band of tokens `at` before so many, more than `least`: in tokens, and the farthest that tells a tenth of its own."""
     tokens, farthest = 0.0, 0
-    back = past + torch.arange(len(at)) - at
+    back = past + torch.arange(at.shape[-1]) - at
     for low, high in pairwise(BANDS):
-        here = (kept & (back > low) & (back <= high))[:, None, :, None]
-        together, alone = (first * second * here).sum((0, 2)), ((first.square() + second.square()) * here).sum((0, 2)) / 2
-        told = float((together / alone.clamp_min(1e-30)).mean(1).max())
-        if told > CHANCE and low < past:
-            tokens, farthest = tokens + told * (min(high, past) - low), high
+        if low < past and (share := told((back > low) & (back <= high))) > least:
+            tokens += share * (min(high, past) - low)
+            farthest = high if share > CHANCE else farthest
     return tokens, farthest
 
 

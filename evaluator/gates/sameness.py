@@ -8,9 +8,9 @@ from evaluator.gates.precision import takes_float64
 from evaluator.gates.probe import Probe, Rejected, Tensors, apart, loudness, normed
 from evaluator.operator import OperatorError, OperatorProcess
 
-OF_NOTHING = {torch.float32: 1e-5, torch.bfloat16: 1e-3}  # of the largest gradient's norm: the rounding that is left of what cancels
+CANCELLED = {torch.float32: 1e-5, torch.bfloat16: 1e-3}  # of the largest gradient's norm: the rounding that is left of what cancels
 LEAST = 32  # rows; no protocol trains with fewer at once
-ROUNDED = 0.1  # of a gradient's norm: what the type that is less exact may round
+OF_GRADIENT = 0.1  # of a gradient's norm: what the type that is less exact may round
 ELSEWHERE = "in another process", "nothing may come from calls before, an address, a clock or chance"
 
 
@@ -37,12 +37,12 @@ def _same_gradients(operator: OperatorProcess, probe: Probe, dtype: torch.dtype,
         _, found = operator.vjp(x, grad_o, chunk_size=probe.chunk_size)
         _, exact = operator.vjp({n: v.to(finer) for n, v in x.items()}, grad_o.to(finer), chunk_size=probe.chunk_size)
         pairs = [(n, g, found[n]) for n, g in exact.items() if g is not None]
-        nothing = OF_NOTHING[dtype] * max((float(g.norm()) for _, g, _ in pairs), default=0.0)
-        wrong = [n for n, g, f in pairs if f is None or float((f.to(finer) - g).norm()) > ROUNDED * float(g.norm()) + nothing]
+        nothing = CANCELLED[dtype] * max((float(g.norm()) for _, g, _ in pairs), default=0.0)
+        wrong = [n for n, g, f in pairs if f is None or float((f.to(finer) - g).norm()) > OF_GRADIENT * float(g.norm()) + nothing]
         if not wrong:
             return
-    inexact, exact_ = (str(t).removeprefix("torch.") for t in (dtype, finer))
-    raise Rejected(f"the gradient to {wrong[0]} in {inexact} is another than that in {exact_}, by more than {ROUNDED:.0%} of it")
+    types = " is another than that in ".join(str(t).removeprefix("torch.") for t in (dtype, finer))
+    raise Rejected(f"the gradient to {wrong[0]} in {types}, by more than {OF_GRADIENT:.0%} of it")
 
 
 def same_function(

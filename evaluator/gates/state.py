@@ -31,7 +31,7 @@ DRAWS = 8
 """Of inputs at the most, before what overflows is a verdict."""
 ALONE = 0.1
 """Of a gradient's norm: rounding at another shape is far less, a hidden gradient all of it."""
-ROUNDED = 0.05
+FEW_BITS = 0.05
 """Of the largest output: what is kept in few bits differs by less between chunk sizes, what looks at other tokens by more."""
 SLOTS = 16
 """So many keys and values an operator may hold whatever the size of its heads."""
@@ -60,7 +60,7 @@ def chunk(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
 def _only_here(operator: OperatorProcess, probe: Probe, small: Tensors) -> bool:
     """Whether outputs for these inputs of small heads go with chunk_size, and not for the same tiled to the trainer's, as alike as those."""
     moved, allowed, _ = _by_chunk_size(operator, probe, small)
-    if moved <= max(ROUNDED, allowed):
+    if moved <= max(FEW_BITS, allowed):
         return False
     tiled = probe.inputs(operator, 2, 256) | {"beta": small["beta"]}
     tiled |= {n: small[n].repeat(1, 1, 1, -(-probe.head_dim // small[n].shape[3]))[..., : probe.head_dim] for n in ("q", "k", "v")}
