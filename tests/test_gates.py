@@ -183,7 +183,7 @@ def test_an_output_that_only_one_future_makes_finite_is_told(pair):
     assert "moves the output of token 0 to NaN or infinity" in asked(BY_GATE["lengths"], pair, {"naive": source})
 
 
-@pytest.mark.parametrize(("broken", "told"), [(1, False), (3, True)])
+@pytest.mark.parametrize(("broken", "told"), [(16, False), (17, True)])
 def test_a_few_rows_may_overflow_on_one_side_at_extremes(broken, told):
     difference = torch.zeros(128, 2, 5, 4)
     difference[:broken, 1, 3] = float("nan")
