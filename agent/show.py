@@ -1,7 +1,7 @@
 """One entry told in full: what was proposed, what was measured beside the parent, what was learned."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from .errors import BadInput
 from .exchange import totals
 from .history import Entry, Past, read_check
 from .interrupted import goes_on, known_name
-from .listing import cell, imported_lines, rows, settings_done
+from .listing import Row, cell, imported_lines, rows, settings_done
 from .proposal.reply import Proposal, parsed
 from .records import COLUMNS, Evaluation, Score, mean_name, mean_score
 from .repo import committed_source, holds_source
@@ -26,7 +26,7 @@ _SHOWN = 20_000  # characters of one file; the file itself is named
 
 def as_json(entry: Entry, past: Past) -> dict[str, Any]:
     """The row of `agent list`, and what the other files of the entry say."""
-    row = next((row for row in rows(past) if row.id == entry.id), None)
+    row = _row(entry, past)
     report = read_check(entry.folder)
     return {
         **(row.as_json() if row else {"id": entry.id}),
@@ -42,6 +42,15 @@ def as_json(entry: Entry, past: Past) -> dict[str, Any]:
         "exchanges": totals(entry.folder / "llm.jsonl"),
         "imported": [{"name": name, "scores": scores} for name, scores in (imported_lines(entry) if entry.is_imported else [])],
     }
+
+
+def _row(entry: Entry, past: Past) -> Row | None:
+    """Its row in the list; of an imported table the line that has its own name, and no scores where none has."""
+    found = [row for row in rows(past) if entry.id in (row.id, *row.sources)]
+    if not entry.is_imported or not found:
+        return next(iter(found), None)
+    own = next((row for row in found if row.name == entry.name), None)
+    return own or replace(found[0], name=entry.name, scores={})
 
 
 def _compared(entry: Entry, past: Past) -> dict[str, Any] | None:

@@ -46,12 +46,13 @@ def is_plain(text: str) -> bool:
 
 
 def plain(text: str) -> str:
-    """`48.1%`, `48,1 %`, `0.481 \u00b1 0.002`, `0,481` or `**0.481**` as `0.481`; whatever else it is as it stands."""
+    """`48.1%`, `48,1 %`, `48.1 \u00b1 0.2%`, `0.481 \u00b1 0.2%`, `0,481` or `**0.481**` as `0.481`; whatever else it is as it stands."""
     match = None if is_plain(text) else _WRITTEN.fullmatch(text.strip(_DRESS))
     if match is None:
         return text
     number = match[1].replace(",", ".")
-    return format(Decimal(number).scaleb(-2), "f") if match[2] or match[3] or match[4] else number
+    percent = match[2] or ((match[3] or match[4]) and abs(Decimal(number)) > 1)  # else it is the spread alone that is one
+    return format(Decimal(number).scaleb(-2), "f") if percent else number
 
 
 def is_cell(text: str) -> bool:

@@ -14,7 +14,12 @@ _SHORT |= {short: f"{kind} Recall" for kind in ("Fuzzy", "Noisy") for short in (
 _WORDS = ("name", "model", "variant", "method", "operator", "architecture", "system", "config", "run", "unnamed0", "")  # over names
 _PHRASE = "|".join(re.escape(column) for column in COLUMNS)
 _ONE_BLANK = re.compile(rf"(.*?)((?: ?\b(?:{_PHRASE})){{2,}})", re.IGNORECASE)
-_OTHERWISE = re.compile(r"[(\[].*(?:loss|err|perplexity|ppl|std|diff|change|rank|\u0394|\u00b1)", re.IGNORECASE)  # measured than as accuracy
+_ASIDE = re.compile(r"\(([^()]*)\)|\[([^\[\]]*)\]")
+_AS_IT_IS = re.compile(  # what may stand in brackets beside the name of a task: whatever else does makes another figure of it
+    r"(?:\b(?:test|eval|val|validation|best|mean|average|avg|final|top-?1|acc|accuracy|score|fraction|in|of|percent|pct|max|higher is better|x ?100)\b|0 ?(?:-|\u2013|to) ?1(?:00)?|[%\u2191.,;\s])*",
+    re.IGNORECASE,
+)
+_ANOTHER = re.compile(r"(?:train|loss|err|base|std|time|rank|diff|delta)[^/]*/", re.IGNORECASE)  # before a slash
 _ROOT = re.compile("compress|recall|memori|selective", re.IGNORECASE)
 
 
@@ -27,9 +32,10 @@ class Header:
     def columns(self) -> list[str | None]:
         """Which of the six each is, in whatever spelling; beside two of them also in short."""
         found = list(map(column_of, self.cells))
-        if sum(map(bool, found)) < 2:
-            return found
-        return [column or _SHORT.get(letters_of(cell)) for cell, column in zip(self.cells, found, strict=True)]
+        if sum(map(bool, found)) > 1:
+            found = [column or _SHORT.get(letters_of(cell)) for cell, column in zip(self.cells, found, strict=True)]
+        tested = {column for cell, column in zip(self.cells, found, strict=True) if "test" in cell.lower()}  # beside training or validation
+        return [column if column not in tested or "test" in cell.lower() else None for cell, column in zip(self.cells, found, strict=True)]
 
     @cached_property
     def name_at(self) -> int | None:
@@ -66,10 +72,10 @@ def is_header(line: str) -> bool:
 
 def column_of(cell: str) -> str | None:
     """Which of the six a word stands for, without what is measured: `(%)`, `acc`; memorise is memorize."""
-    if _OTHERWISE.search(cell):
+    if _ANOTHER.search(cell) or not all(_AS_IT_IS.fullmatch(a or b) for a, b in _ASIDE.findall(cell)):
         return None
-    bare = re.sub(r"\(.*?\)|\[.*?\]|^.*/", "", cell)
-    return _SPELLINGS.get(re.sub("(accuracy|acc|score)$", "", letters_of(bare)).replace("oris", "oriz"))
+    bare = re.sub(rf"{_ASIDE.pattern}|^.*/", "", cell)
+    return _SPELLINGS.get(re.sub("(accuracy|acc|score)?(in)?(percent|pct)?$", "", letters_of(bare)).replace("oris", "oriz"))
 
 
 def goes_on(line: str) -> bool:

@@ -13,7 +13,12 @@ from ..text import bare, one_line
 from .by_task import SERIES
 from .cells import is_rule
 
-_FLAG = re.compile(r"(?:(true|yes|1|successful|succeeded|passed)|false|no|0|failed|failure|not successful|unsuccessful)(?:\s*[(\u2013\u2014-].*|[^\w/,:]*)", re.IGNORECASE)
+_FLAG = re.compile(r"(?:(true|yes|1|successful|succeeded|passed)|false|no|0|failed|failure|not successful|unsuccessful)(\s*[(\u2013\u2014-].*|[^\w/,:?]*)", re.IGNORECASE)
+_TAKEN_BACK = {  # by a remark behind the flag
+    True: re.compile(r"\?|->|\b(?:false|no|not|in(?:valid|correct)\w*|fail(?:s|ed|ure)?|crash(?:es|ed)?|retracted|wrong|leak(?:s|ed)?|rerun)\b", re.IGNORECASE),
+    False: re.compile(r"\?|->|\b(?:true|yes|succe\w+|passe[sd])\b", re.IGNORECASE),
+}
+_NO_NAME = re.compile(r"\(?(?:none|n/?a|null|nan|unknown|unnamed|-+|\.\.\.)\)?|<.*>", re.IGNORECASE)
 _LABEL = re.compile(
     r"[ \t]*(?:[-*][ \t]+)?(?:#+[ \t]*|\*\*|-{2,}[ \t]*)?((?:proposed |experiment |variant )?name|experiment|variant|system|architecture|success)(?:\*\*|[ \t]*-{2,})?[ \t]*(?:[:=](?:\*\*)?[ \t]*(.*?))?[ \t]*", re.IGNORECASE
 )
@@ -32,7 +37,10 @@ class Label:
     @property
     def flag(self) -> bool | None:
         found = _FLAG.fullmatch(self.value) if self.word == "success" else None
-        return found[1] is not None if found else None
+        if found is None:
+            return None
+        flag = found[1] is not None
+        return None if _TAKEN_BACK[flag].search(found[2]) else flag
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,9 @@ def read(text: str, in_front: Sequence[str], oddities: list[str], *, opens: bool
     taken = [[label for label in counting if label.word == word] for word in ("name", "success")]
     names, flags = (found or [x for x in _labels(in_front) if x.word == word] for word, found in zip(("name", "success"), taken, strict=True))
     name, success = names[-1] if names else None, flags[-1] if flags else None
+    if name and success and success.stop <= name.start and len({label.value for label in names}) > 1 and not _blank(lines, success.stop, name.start):
+        oddities.append(f"the success flag {one_line(success.value, 40)!r} stands with another name: it is not taken")
+        success, taken[1] = None, []
     _tell(name, success, oddities)
     for word, found in (("names", names), ("success flags", flags)):
         if len({label.value for label in found}) > 1:
@@ -111,21 +122,22 @@ def _label(at: int, match: re.Match[str], lines: Sequence[str]) -> Label:
 def _value(value: str) -> str:
     """Without marks around it; of `a` (b) or *a* (b) the part between the marks."""
     part = re.fullmatch(r"\s*([`*\"']+)([^`*\"']+)\1\s*\(.*\)\s*", value)
-    return part[2] if part else bare(value)
+    found = part[2] if part else bare(value.removeprefix("- "))
+    return "" if _NO_NAME.fullmatch(found) else found
+
+
+def _blank(lines: Sequence[str], start: int, stop: int) -> bool:
+    return not any(line.strip() for line in lines[start:stop])
 
 
 def _counting(lines: Sequence[str], opens: bool) -> list[Label]:
     found = _labels(lines)
-
-    def blank(start: int, stop: int) -> bool:
-        return not any(line.strip() for line in lines[start:stop])
-
     closing, end = set[int](), len(lines)
     for label in reversed(found):
-        if blank(label.stop, end):
+        if _blank(lines, label.stop, end):
             closing.add(label.start)
             end = label.start
-    pairs = [(a, b) for a, b in pairwise(found) if a.word != b.word and blank(a.stop, b.start)]
+    pairs = [(a, b) for a, b in pairwise(found) if a.word != b.word and _blank(lines, a.stop, b.start)]
     together = {label.start for pair in pairs for label in pair}
     flags = [x for x in found if x.word == "success" and (x.start in closing or (x.flag is not None and x.start in together))]
     flagged = {flag.start for flag in flags}

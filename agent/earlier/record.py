@@ -22,6 +22,7 @@ _UNDERLINE = re.compile(r"\s*?(?:[-=~]{3,}|[|>]-?)[ \t]*\n")  # of a heading, or
 _INSIGHTS = re.compile(r"^[ \t]*-{2,}[ \t]*Insights?[ \t]*-{2,}[ \t]*$", re.MULTILINE | re.IGNORECASE)
 _BARS = str.maketrans("\u2502\u2503\u2551", "|||")
 _RULE = re.compile(r"^[ \t]*[\u2500-\u257f]{2}[ \u2500-\u257f]*$", re.MULTILINE)
+_TOGETHER = re.compile(r"^([ \t]*(?:\*\*)?Name(?:\*\*)?[ \t]*[:=][^\n,;|]*)[,;|][ \t]*((?:\*\*)?Success(?:\*\*)?[ \t]*[:=])", re.MULTILINE | re.IGNORECASE)
 _ALONE = "a file for each can be imported"
 _ENCODINGS = ("utf-8", "gb2312", "cp1252", "latin-1")
 
@@ -73,7 +74,7 @@ def parse(data: bytes) -> OldRecord:
     text, assumed = decode(data)
     oddities = [assumed] if assumed else []
     text, logged = undressed(text.replace("\r\n", "\n").replace("\r", "\n"), oddities)
-    text = _RULE.sub("", text.translate(_BARS))
+    text = _TOGETHER.sub(r"\1\n\2", _RULE.sub("", text.translate(_BARS)))
     if (count := min(len(STAMP.findall(text)), len(_INSIGHTS.findall(text)))) > 1:
         raise BadInput(f"it holds {count} records, each with its time stamp and insights: {_ALONE}")
     if _is_json(text):
@@ -94,9 +95,11 @@ def parse(data: bytes) -> OldRecord:
         insights = said.before[match.end() :] if (match := _UNDERLINE.match(said.before)) else said.before
     table = Table(oddities)
     lines = table.read(head.split("\n"))
-    if len(lines) == 1 and not lines[0].name and said.name:
-        lines = [replace(lines[0], name=said.name)]
-        oddities.append("the only row of the table has no name but that of the record")
+    nameless = [line for line in lines if not line.name]
+    if len(nameless) == 1 and said.name and all(line.name != said.name for line in lines):
+        lines = [replace(line, name=line.name or said.name) for line in lines]
+        only = "only row of the table" if len(lines) == 1 else "one row of the table without a name"
+        oddities.append(f"the {only} has no name but that of the record")
     insights = insights.strip("\n")
     if mark and not insights.strip():
         oddities.append("the insights are empty")
@@ -151,7 +154,8 @@ def _has_header(text: str) -> bool:
 
 
 def _holds_table(text: str) -> bool:
-    return _has_header(text) or by_task(text.split("\n")) is not None
+    turned = by_task(text.split("\n"))
+    return _has_header(text) or (turned is not None and bool(turned.rows))
 
 
 def _without_mark(text: str, oddities: list[str], *, named: bool) -> tuple[str, str]:

@@ -12,14 +12,17 @@ from ..text import one_line
 from .by_task import by_task
 from .cells import ABSENT, MARKS, cells_of, is_cell, is_plain, is_rule, letters_of, number_in, plain
 from .header import Header, goes_on, header_of, is_header
+from .titles import holds_no_scores, in_percent, of_baseline
 
 STAMP = re.compile(
     r"^[ \t]*(?:(?:time[ _]?stamp|time|date)[ \t]*[:=][ \t]*)?['\"]?(\d{4})-?(\d\d)-?(\d\d)[_T ](\d\d)[:-]?(\d\d)[:-]?(\d\d)"
     r"(?:[.,]\d+)?[ \t]*(Z|UTC|[+-]\d\d:?\d\d)?['\"]?[ \t]*$", re.MULTILINE | re.IGNORECASE
 )  # fmt: skip
-_LOSSES = re.compile(r"\b(?:loss|losses|perplexity|perplexities)\b", re.IGNORECASE)
-_DIFFERENCES = re.compile(r"\b(?:changes?|differences?|versus|vs)\b", re.IGNORECASE)
-_FIGURES = ("mean", "average", "avg", "median", "std", "sd", "min", "max", "count", "diff", "difference")
+_FIGURES = (
+    "mean", "average", "avg", "median", "std", "sd", "stderr", "se", "ci", "min", "max", "count", "diff", "difference", "delta", "gain", "improvement",
+    "rank", "pvalue", "chance", "random", "loss", "time", "hours", "seconds", "params", "parameters", "paramsm",
+)  # fmt: skip
+_SPREAD = re.compile(r"[(\[](?:std|sd|stderr|se|ci|\u00b1|rank|loss|time|hours|delta|diff)\b.*[)\]]$", re.IGNORECASE)
 _WRITTEN = "scores are written otherwise than as plain numbers"
 
 
@@ -47,21 +50,30 @@ class Table:
     naming: Header | None = None  # the first under which names stood
     printed: int = 0  # rows that the table says it has
     dots: bool = False  # a line of them stands for rows
+    percent: bool = False  # so the words over it say
+    whose: str | None = None  # of a baseline, in words over it
     lack: str | None = None  # what is wrong with a table of which no row can be read
     end: int = 0  # the lines up to the last of the table
 
     def read(self, lines: Sequence[str]) -> list[Line]:
         """Each row with its values joined."""
         above, caption, wrapped, hidden = "", "", False, False
+        before, begun = list[str](), False
         for at, line in enumerate(lines):
             if is_rule(line) or STAMP.match(line):
                 above = ""
                 continue
-            if header := header_of(line, of_a_block=wrapped and not above):
+            if (header := header_of(line, of_a_block=wrapped and not above)) and not begun:
+                before, begun = before[:-1], True  # the last is its title
+            elif not begun:
+                before.append(line)
+            if header:
                 hidden = hidden and wrapped
-                if _holds_no_scores(caption, first=not self.rows):
-                    self.oddities.append(f"the table under {one_line(caption, 60)!r} holds no scores: it stays in record.txt alone")
+                if holds_no_scores(caption, first=not self.rows):
+                    self._tell_otherwise(caption)
                     hidden = True
+                if not wrapped:
+                    self.percent, self.whose = in_percent(caption), of_baseline(caption)
                 self.header, wrapped = None if hidden else header, goes_on(line)
                 if not hidden:
                     self._tell_columns(header)
@@ -74,11 +86,18 @@ class Table:
             caption = "" if self.end == at + 1 else line
             above = line
         named = [(self.names.get(key, ""), values) for key, values in self.rows.items()]
-        if not self.rows and (turned := by_task(lines)):
-            self.lack, (named, self.end) = None, turned
+        turned = None if self.rows else by_task(lines)
+        for title in turned.otherwise if turned else ():
+            self._tell_otherwise(title)
+        if turned and turned.rows:
+            self.lack, named, self.end = None, turned.rows, turned.end
             self.oddities.append("the scores stand a task a line")
+            if turned.beside:
+                self.oddities.append(f"columns beside the scores stay in record.txt alone: {one_line(', '.join(turned.beside), 80)}")
         elif not self.rows:
             self._tell_lack(lines)
+        if before and not (turned and turned.rows):
+            self.oddities.append(f"what stands {'above' if begun else 'in place of'} the table stays in record.txt alone: {one_line(before[0], 80)!r}")
         figures = [name for name, _ in named if _is_figure(name)]
         if figures:
             self.oddities.append(f"rows of what is worked out of others stay in record.txt alone: {one_line(', '.join(figures), 80)}")
@@ -91,6 +110,9 @@ class Table:
         lines = text.split("\n")
         end = next((at for at in range(self.end, len(lines)) if not lines[at].strip()), len(lines))
         return len("\n".join(lines[:end]))
+
+    def _tell_otherwise(self, title: str) -> None:
+        self.oddities.append(f"the table under {one_line(title, 60)!r} holds no scores: it stays in record.txt alone")
 
     def _tell_lack(self, lines: Sequence[str]) -> None:
         if self.header is not None:
@@ -131,7 +153,7 @@ class Table:
 
     def _take(self, line: str, header: Header) -> bool:
         """Whether the line is a row; the number in front of it, else its name, joins blocks."""
-        placed = _placed(line, header) or (_from_the_right(line, header) if header.mark == "" else None)
+        placed = _placed(line, header, self.percent) or (_from_the_right(line, header, self.percent) if header.mark == "" else None)
         if placed is None:
             return False
         number, name, values = placed
@@ -140,6 +162,7 @@ class Table:
         front, first = number or name or f"line {len(self.rows)}", next(iter(values), header.cells[0])
         if self.naming not in (None, header) and not header.is_told:
             name = ""  # of a later block of a wrapped table, with another column
+        name = name or self.whose or ""
         at = self.times[front, first]  # the same number or name once more is another row
         while name and self.names.get((front, at), name) != name:  # so is the same number with another name
             at += 1
@@ -154,7 +177,7 @@ Placed = tuple[str, str, dict[str, str]]
 """Of a row the number in front of it, its name and its values."""
 
 
-def _placed(line: str, header: Header) -> Placed | None:
+def _placed(line: str, header: Header, percent: bool) -> Placed | None:
     """By the place of each cell; a row may have one more in front, its number or, where no column is for names, its name."""
     cells, number, name = cells_of(line, header.mark), "", ""
     if len(cells) == len(header.cells) + 1 and (cells[0].isdigit() or header.name_at is None):
@@ -169,20 +192,22 @@ def _placed(line: str, header: Header) -> Placed | None:
         number, name = name, ""
     if not header.is_told and number_in(name) is not None:
         name = ""
-    values = _values(header.cells, header.columns, cells)
+    values = _values(header.cells, header.columns, cells, percent)
     least = 1 if header.mark else len(values) - len(values) // 3 if name else len(values)  # without a name a cell may be missing before
     if sum(map(is_cell, values.values())) < least:
         return None
     return number, _told(name), values
 
 
-def _from_the_right(line: str, header: Header) -> Placed | None:
+def _from_the_right(line: str, header: Header, percent: bool) -> Placed | None:
     """By counting from the right, as a name may hold anything, two blanks too."""
     columns = header.columns[header.columns[0] is None :]
     parts = line.split()
     front, cells = parts[: len(parts) - len(columns)], parts[len(parts) - len(columns) :]
     if len(parts) < len(columns) or not all(map(is_cell, cells)):
         return None
+    if not front and cells[0].isdigit() and any("." in cell for cell in cells):
+        return None  # the number of a row, and a cell less than there are columns
     numbered = bool(front) and front[0].isdigit()
     text = line.rsplit(None, len(columns))[0] if front else ""
     name = re.sub(r"^\s*\d+\s?", "", text).strip() if numbered else text.strip()
@@ -191,28 +216,23 @@ def _from_the_right(line: str, header: Header) -> Placed | None:
         return None  # more values than columns
     if before and all(map(str.isdigit, before)):
         name = last  # behind one more number
-    values = _values(header.cells[len(header.cells) - len(columns) :], columns, cells)
+    values = _values(header.cells[len(header.cells) - len(columns) :], columns, cells, percent)
     return front[0] if numbered else "", _told(name), values
 
 
-def _values(heads: Sequence[str], columns: Sequence[str | None], cells: Sequence[str]) -> dict[str, str]:
+def _values(heads: Sequence[str], columns: Sequence[str | None], cells: Sequence[str], percent: bool) -> dict[str, str]:
     """Those of the six; what stands under `(%)` is a percentage."""
-    percent = ["%" if "%" in head and is_plain(cell) else "" for head, cell in zip(heads, cells, strict=True)]
-    return {column: cell + mark for column, cell, mark in zip(columns, cells, percent, strict=True) if column}
-
-
-def _holds_no_scores(caption: str, *, first: bool) -> bool:
-    """Whether a few words over a table say that it is of losses, or of differences where there was one of scores."""
-    words = caption.split()
-    return len(words) < 7 and bool(_LOSSES.search(caption) or (not first and _DIFFERENCES.search(caption)))
+    marks = ["%" if (percent or in_percent(head)) and is_plain(cell) else "" for head, cell in zip(heads, cells, strict=True)]
+    return {column: cell + mark for column, cell, mark in zip(columns, cells, marks, strict=True) if column}
 
 
 def _is_figure(name: str) -> bool:
-    """Whether a row is the mean, the spread or the difference of others."""
-    return letters_of(name) in _FIGURES or name.startswith("\u0394")
+    """Whether a row is the mean, the spread or the difference of others, or no score at all."""
+    return letters_of(name) in _FIGURES or name.startswith("\u0394") or _SPREAD.search(name) is not None
 
 
 def _told(name: str) -> str:
+    name = name.strip("*` ")
     return "" if name.lower() in ("nan", "none") else name
 
 
