@@ -59,7 +59,7 @@ class Bench:
         self._asked: tuple[OperatorProcess, ...] = ()  # by the gates beside the training
 
     def gates(self, settings: Sequence[Setting], listener: Listener) -> Failure | None:
-        """What a gate has against the operator at the shortest batch and length of these settings, or None.
+        """What a gate has against the operator at the batch, and the shortest and longest length, of these settings, or None.
 
         Asked of the processes that train and audit; the listener is told how long each gate took, the first of them with
         the start of the processes. An operator that gave no answer to judge is `train-failed`, as in training.
@@ -100,7 +100,8 @@ class Bench:
     def _against(self, processes: tuple[OperatorProcess, OperatorProcess], settings: Sequence[Setting], listener: Listener) -> None:
         """Raises GateError with what a gate has against the operator, OperatorError where it can't say."""
         job, protocol = self.job, self.job.protocol
-        shape = (protocol.batch_size * len(sweep(protocol, job.seeds)), min(s.seq_len for s in settings))
+        rows, lengths = protocol.batch_size * len(sweep(protocol, job.seeds)), {s.seq_len for s in settings}
+        shapes = [(rows, T) for T in sorted({min(lengths), max(lengths)})]  # code may ask for its rows and its tokens together
         dtype = torch.float32 if job.device.type == "cpu" else torch.bfloat16
         patience = [process.timeout for process in processes]
         with OperatorProcess(
@@ -109,7 +110,7 @@ class Bench:
             try:
                 for process in processes:
                     process.timeout = GATE_SECONDS
-                asked, lost = check.gates_on_device(*processes, plain, dtype=dtype, shapes=[shape], chunk_size=protocol.chunk_size)
+                asked, lost = check.gates_on_device(*processes, plain, dtype=dtype, shapes=shapes, chunk_size=protocol.chunk_size)
             finally:
                 for process, seconds in zip(processes, patience, strict=True):
                     process.timeout = seconds

@@ -112,7 +112,9 @@ def growth(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
         o = operator.forward(x, chunk_size=probe.chunk_size)
         early, late = size(o[:, :, : T // 4]), size(o[:, :, -T // 4 :])
         if not math.isfinite(late) or late > 1e4 * max(early, 1.0):
-            raise Rejected(f"outputs grow from {early:.3g} to {late:.3g} over {T} tokens; bound the state")
+            where = "with one key for all and betas of 1" if same_keys else "with inputs as they come"
+            moved = ", and declared parameters some 0.1 from where they begin" if set(x) - set(probe.over_time(x)) else ""
+            raise Rejected(f"outputs grow from {early:.3g} to {late:.3g} over {T} tokens {where}{moved}; bound the state")
         found = max(found, late / early)
     return {"growth": round(found, 3)}
 

@@ -211,14 +211,14 @@ def _additive_at(operator: OperatorProcess, probe: Probe, T: int, D: int) -> Non
 
 
 def _where_parameters_are_led(operator: OperatorProcess, probe: Probe) -> None:
-    """The derivative where training leads declared parameters, as what is nothing at first may open there; three draws must fail."""
+    """The derivative where training leads declared parameters, as what is nothing at first may open there; six draws must fail."""
     if probe.properties.get("coarse_inputs") or not probe.described(operator, probe.num_heads, 16).parameters:
         return  # of rounded inputs there is no derivative
     dtype = torch.float64 if takes_float64(operator, probe) else torch.float32
     T = 4 * probe.chunk_size + 1
     for by in (-2.0, 2.0):
         steps = led(operator, probe, 16, probe.chunk_size, dtype, by)
-        for _ in range(3):
+        for _ in range(6):
             checks = _checks_at(operator, probe, T, 16, dtype, lambda names: [names] * 3, long=True, moved=steps)
             wrong = [c for c in checks if c.wrong(LONG_ALLOWED)]
             if not wrong:
@@ -235,7 +235,7 @@ def _checks(operator: OperatorProcess, probe: Probe) -> list[Check]:
     dtype = torch.float64 if takes_float64(operator, probe) else torch.float32
     T, quick = 4 * probe.chunk_size + 1, probe.properties.get("milliseconds_a_token", 0.0) < 1
     coarse = bool(probe.properties.get("coarse_inputs"))  # which small inputs are lost in
-    far_on = probe.randint(520, 700)
+    far_on = probe.randint(900, 1023)
     return [
         *_checks_at(operator, probe, T, 16, dtype, lambda names: [[name] for name in names] + [names] * 3),
         *([] if coarse else _checks_at(operator, probe, T, 16, dtype, lambda names: [names] * 2, trained=True)),

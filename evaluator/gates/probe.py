@@ -99,7 +99,7 @@ class Probe:
         Every input of every row has a magnitude of its own, from 0.01 to 100, beta is saturated or near some level, learned
         parameters are far from where they began, each by itself, all together or as declared but for one step of all, or in all rows
         as declared. Some rows hold tokens of nothing; some a few tokens again and again, in runs or not, shared by four rows, or their
-        keys alone; some vectors of one sign, of a single channel, the same in all channels, or the same as the keys, or on the
+        keys alone, or some input by itself; some vectors of one sign, of a single channel, the same in all channels, or the same as the keys, or on the
         way there. What is kept is a mask [B, H, T].
         """
         x = self._cast(self.inputs(operator, B, 2 * T, K=K, dtype=torch.float32), torch.float64)  # many times as fast as drawing doubles
@@ -133,14 +133,17 @@ class Probe:
         empty[from_row[edge], at[edge, cuts[edge] - 1]] = True
 
         own_values = torch.where(self.uniform(B) < 0.5, torch.arange(B), from_row)
+        tied = (self.uniform(B) * 8 * len(self.over_time(x))).long()  # one input alone comes again and again, in one row of eight
 
-        def taken(name: str, tokens: Tensor) -> Tensor:
+        def taken(name: str, tokens: Tensor, few: Tensor) -> Tensor:
             rows = (own_values if name == "v" else from_row)[:, None]
             full = x[name] * ~empty.view(B, 1, 2 * T, *[1] * (x[name].dim() - 3))
-            return full[rows, :, tokens].movedim(1, 2)
+            ties = (tied == self.over_time(x).index(name))[:, None]
+            return full[rows, :, torch.where(ties, few, tokens)].movedim(1, 2)
 
-        own = {n: taken(n, at) if n in self.over_time(x) else v for n, v in x.items()}
-        other = {n: taken(n, torch.where(kept, at, later)) if n in self.over_time(x) else v for n, v in x.items()}
+        own = {n: taken(n, at, few[0]) if n in self.over_time(x) else v for n, v in x.items()}
+        later, few_later = torch.where(kept, at, later), torch.where(kept, few[0], few[1])
+        other = {n: taken(n, later, few_later) if n in self.over_time(x) else v for n, v in x.items()}
         alone, head = (cuts == 0) & (self.uniform(B) < 0.4), self.randint(0, self.num_heads - 1)
         for name in self.over_time(x):  # one head of such a row stays as it is
             other[name][alone, head] = own[name][alone, head]

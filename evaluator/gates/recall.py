@@ -22,6 +22,9 @@ KEPT = 8
 """One value of so many is the same in two askings, few enough to tell nothing of each other."""
 READ_BACK = ((False, False), (True, False), (True, True))
 """Whether values come again with their keys, and whether one query asks for all."""
+OTHERWISE = "betas and projections"
+ALONE = ("keys", OTHERWISE)
+"""Inputs that come again by themselves: keys and the queries for them, or whatever else a token may be known by."""
 BANDS = (0, 64, 128, 256, 512, 1024)
 """Tokens back: how well is asked of each band by itself, as what is far may be lost whole."""
 
@@ -34,7 +37,7 @@ def recall(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
 
     Tokens come again behind a long past, as they were or with other values; which part of the variance of the values
     that they had, or of those right behind them, their outputs tell by a linear map is counted in tokens; once with one query
-    for all, so that none multiplies what is told. Whatever else may be told of values, as codes of them: which part of the variance of an
+    for all, so that none multiplies what is told, and once where keys alone come again, or what is no key. Whatever else may be told of values, as codes of them: which part of the variance of an
     output goes with the value at its key alone is counted alike.
     """
     milliseconds = probe.properties["milliseconds_a_token"]
@@ -44,21 +47,24 @@ def recall(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
         allowed = may_hold(probe, dim, probe.chunk_size) // dim
         for kind in ("as they come", BEGINNING) if quick else ("as they come",):
             calm = kind == BEGINNING
-            asks: list[tuple[Ask, int]] = [(functools.partial(_read_back, whole=whole, alike=alike), 1) for whole, alike in READ_BACK]
-            for ask, draws in (*asks, (_goes_with_its_value, DRAWS)):
+            asks: list[tuple[str, Ask, int]] = [("keys", functools.partial(_read_back, whole=whole, alike=alike), 1) for whole, alike in READ_BACK]
+            asks += [(alone, functools.partial(_read_back, alone=alone), 1) for alone in ALONE if dim == 16 and not calm]
+            for what, ask, draws in (*asks, ("keys", _goes_with_its_value, DRAWS)):
                 tokens, back = ask(operator, probe, dim, past, calm=calm)
                 for _ in range(draws - 1 if tokens > allowed else 0):
                     tokens, back = min((tokens, back), ask(operator, probe, dim, past, calm=calm))
                 found[f"{dim}x{dim}"] = round(max(tokens, found.get(f"{dim}x{dim}", 0.0)), 1)
                 if tokens > allowed:
                     raise Rejected(
-                        f"the state is too large: with K = V = {dim} and inputs {kind}, keys that come again give back the values of "
+                        f"the state is too large: with K = V = {dim} and inputs {kind}, {what} that come again give back the values of "
                         f"{tokens:.0f} tokens, up to {back} tokens back; its whole size is {allowed} values of so many numbers"
                     )
     return {"recall": found}
 
 
-def _read_back(operator: OperatorProcess, probe: Probe, dim: int, past: int, *, calm: bool, whole: bool, alike: bool) -> tuple[float, int]:
+def _read_back(
+    operator: OperatorProcess, probe: Probe, dim: int, past: int, *, calm: bool, whole: bool = False, alike: bool = False, alone: str = ""
+) -> tuple[float, int]:
     """How many tokens' worth of values the outputs tell, and the farthest band that tells a tenth of its own."""
     rows = ROWS if dim <= 16 else 6
     at = torch.stack([_asked(probe, past) for _ in range(rows)])
@@ -66,7 +72,8 @@ def _read_back(operator: OperatorProcess, probe: Probe, dim: int, past: int, *, 
     x = probe.inputs(operator, rows, past + count, K=dim, calm=calm)
     x["q"] = x["k"].clone()  # as training makes them where keys are to be found again
     for name in probe.over_time(x):
-        if whole or name != "v":
+        comes = name != "v" and (not alone or (name in ("q", "k")) == (alone != OTHERWISE))
+        if whole or comes:
             x[name][:, :, past:] = _at(x[name], at)
     if alike:
         x["q"][:, :, past:] = x["q"][:1, :, :1]
