@@ -15,6 +15,7 @@ _BULLET = re.compile(r"^\s*[-*+]\s+")
 _PAIR = re.compile(r"\s*[\"'`*]*([A-Za-z][A-Za-z _-]{2,40}?)[\"'`*]*(?:\s*[:=]\s*|\s+)[\"'`*]*([0-9.,].*?)[\"'`*]*\s*")
 _LABEL = re.compile(r"^[\s#*-]*(?:model|name|variant|system|method|operator|architecture|candidate)[ \t*]*[:=]", re.IGNORECASE)
 SERIES = re.compile(r"Name: (.+), dtype: \w+")  # what pandas prints below one
+_MARKS_OF_TITLES = " \t#*_:=-`'\"[]"
 _APART = re.compile(r"[,;]\s|[,;]$")
 _NONE = re.compile(r"\s*[\"'`*]*([A-Za-z][A-Za-z _-]{2,40}?)[\"'`*]*\s*[:=]\s*[\"'`*]*(\.?nan|null|none|n/?a|-+|oom|failed|crashed|diverged|inf)[\"'`*]*\s*", re.IGNORECASE)
 _REMARK = re.compile(r"\s*\([^()]*[A-Za-z][^()]*\)\s*$")  # behind a score: `(baseline 0.487)`
@@ -54,8 +55,8 @@ def by_task(lines: Sequence[str]) -> ByTask | None:
             title = _is_title(line)
         above = above if is_rule(line) else "" if named else line
     sound = [block for block in blocks if len(block.cells) > 1 and len({len(cells) for cells in block.cells.values()}) == 1]
-    otherwise = [block.above for block in sound if not _names(block.above, _width(block)) and holds_no_scores(block.above, first=True)]
-    sound = [block for block in sound if block.above not in otherwise and _any_number(block)]
+    otherwise = [block.above for block in sound if _is_otherwise(block)]
+    sound = [block for block in sound if not _is_otherwise(block) and _any_number(block)]
     if not sound and not otherwise:
         return None
     rows, beside = list[tuple[str, dict[str, str]]](), list[str]()
@@ -67,7 +68,7 @@ def by_task(lines: Sequence[str]) -> ByTask | None:
 
 def _is_title(line: str) -> bool:
     """Whether a line over tasks begins another system: by a label or one name, or by what it says of its figures."""
-    name = line.strip(" \t#*_:=-`'\"[]")
+    name = line.strip(_MARKS_OF_TITLES)
     alone = len(name.split()) == 1 and ("_" in name or line.rstrip().endswith(":") or line.startswith("#"))
     return alone or _LABEL.match(line) is not None or holds_no_scores(line, first=True) or of_baseline(line) is not None
 
@@ -76,25 +77,37 @@ def _width(block: _Block) -> int:
     return len(next(iter(block.cells.values())))
 
 
+def _is_otherwise(block: _Block) -> bool:
+    """Whether a title says that these are no scores; names of columns say so of each column."""
+    return not _names(block.above, _width(block)) and holds_no_scores(block.above, first=True)
+
+
 def _any_number(block: _Block) -> bool:
     return any(is_plain(plain(cell)) for cells in block.cells.values() for cell in cells)
 
 
 def _rows(block: _Block, *, one_of_many: bool) -> tuple[list[tuple[str, dict[str, str]]], list[str]]:
-    """Of one of many the line above names the system, where that is one word; it names a baseline anyhow. Also the columns of no score."""
+    """The systems of a block by name, and its columns of no score."""
     width = _width(block)
     names = _names(block.above, width)
     scores = [at for at, name in enumerate(names) if letters_of(name) in _VALUE]
     sound = [at for at in range(width) if not any(_is_difference(cells[at]) for cells in block.cells.values())]
     kept = scores[:1] or [at for at in sound if not names or not holds_no_scores(names[at], first=True)]  # beside it may stand a spread or a rank
-    title = _LABEL.sub("", block.above).strip(" \t#*_:=-`'\"[]")
-    title = block.below or (title if one_of_many and width == 1 and len(title.split()) == 1 and letters_of(title) not in _OWN else "")
-    title = (of_baseline(block.above) if width == 1 else None) or title
     mark = "%" if in_percent(block.above) else ""
     figures = [{column: cells[at] + mark * is_plain(cells[at]) for column, cells in block.cells.items()} for at in kept]
     called = ["" if letters_of(name) in _OWN else name for name in names]
+    title = _title(block, width, one_of_many=one_of_many)
     rows = [(title if scores or not names else called[at], values) for at, values in zip(kept, figures, strict=True)]
     return rows, [name for at, name in enumerate(names) if at not in kept]
+
+
+def _title(block: _Block, width: int, *, one_of_many: bool) -> str:
+    """What the line above a single system calls it: a baseline; or what stands below; or, of one of many, one word."""
+    if width == 1 and (baseline := of_baseline(block.above)):
+        return baseline
+    word = _LABEL.sub("", block.above).strip(_MARKS_OF_TITLES)
+    names_it = one_of_many and width == 1 and len(word.split()) == 1 and letters_of(word) not in _OWN
+    return block.below or (word if names_it else "")
 
 
 def begin_of_all_six(lines: Sequence[str]) -> int | None:

@@ -58,16 +58,11 @@ class Table:
     def read(self, lines: Sequence[str]) -> list[Line]:
         """Each row with its values joined."""
         above, caption, wrapped, hidden = "", "", False, False
-        before, begun = list[str](), False
         for at, line in enumerate(lines):
             if is_rule(line) or STAMP.match(line):
                 above = ""
                 continue
-            if (header := header_of(line, of_a_block=wrapped and not above)) and not begun:
-                before, begun = before[:-1], True  # the last is its title
-            elif not begun:
-                before.append(line)
-            if header:
+            if header := header_of(line, of_a_block=wrapped and not above):
                 hidden = hidden and wrapped
                 if holds_no_scores(caption, first=not self.rows):
                     self._tell_otherwise(caption)
@@ -96,8 +91,8 @@ class Table:
                 self.oddities.append(f"columns beside the scores stay in record.txt alone: {one_line(', '.join(turned.beside), 80)}")
         elif not self.rows:
             self._tell_lack(lines)
-        if before and not (turned and turned.rows):
-            self.oddities.append(f"what stands {'above' if begun else 'in place of'} the table stays in record.txt alone: {one_line(before[0], 80)!r}")
+        if not (turned and turned.rows):
+            self._tell_what_stands_above(lines)
         figures = [name for name, _ in named if _is_figure(name)]
         if figures:
             self.oddities.append(f"rows of what is worked out of others stay in record.txt alone: {one_line(', '.join(figures), 80)}")
@@ -113,6 +108,14 @@ class Table:
 
     def _tell_otherwise(self, title: str) -> None:
         self.oddities.append(f"the table under {one_line(title, 60)!r} holds no scores: it stays in record.txt alone")
+
+    def _tell_what_stands_above(self, lines: Sequence[str]) -> None:
+        """Of what comes before the first header, but for its title."""
+        begin = next((at for at, line in enumerate(lines) if is_header(line)), None)
+        before = [line for line in lines[:begin] if not is_rule(line) and not STAMP.match(line)]
+        before, where = (before, "in place of") if begin is None else (before[:-1], "above")
+        if before:
+            self.oddities.append(f"what stands {where} the table stays in record.txt alone: {one_line(before[0], 80)!r}")
 
     def _tell_lack(self, lines: Sequence[str]) -> None:
         if self.header is not None:
