@@ -3,12 +3,13 @@
 import re
 
 _OTHERWISE = re.compile(
-    r"\u0394|\b(?:loss|losses|perplexity|perplexities|errors?|error rates?|improvements?|gains?|deltas?|hours?|minutes?|seconds?|times?|timings?|runtimes?|"
-    r"latency|ranks?|rankings?|predicted|predictions?|expected|expectations?|targets?|goals?|planned|std|(?:standard )?deviations?|spread|variances?)\b",
+    r"\u0394|\b(?:loss|losses|perplexity|perplexities|errors?(?! +(?!rates?\b|per\b|of\b|in\b|by\b|for\b|over\b)\w)|improvements?|gains?|deltas?(?![ -]+(?:rule|net))|hours?|minutes?|seconds?|times?|timings?|runtimes?|"
+    r"latency|ranks?(?![ -]+(?:one|two|\d))|rankings?|predicted|predictions?|expected|expectations?|targets?|goals?|planned|std|(?:standard )?deviations?|spread|variances?)\b",
     re.IGNORECASE,
 )  # fmt: skip
+"""Words that what is measured goes by; not those that the systems of this field are called by: a delta rule, an error before its update."""
 _DIFFERENCES = re.compile(r"\b(?:changes?|differences?|versus|vs)\b", re.IGNORECASE)
-_RAISED = re.compile(r"\s*(?:[\w.]*(?:Error|Exception|Warning):|Traceback)")
+_RAISED = re.compile(r"\s*(?:[\w.]+(?:Error|Exception|Warning):|Traceback)")
 _PERCENT = re.compile(r"(?<![\d.])(?<!\d )%|\b(?:per ?cent|pct)\b|\bx ?100\b|\b0 ?(?:-|\u2013|to) ?100\b", re.IGNORECASE)
 _BASELINE = re.compile(r"\b(?:baselines?|reference)\b", re.IGNORECASE)
 _WORDS = 9
