@@ -109,6 +109,8 @@ def memory(operator: OperatorProcess, probe: Probe) -> None:
         o, after = operator.forward_and_inputs(x, chunk_size=C, grad=grad)
         _only_read(x, after, "delta_rule")
     short = probe.inputs(operator, 1, 33)
+    rare = short | {"v": 100 * short["v"], "beta": short["beta"].round()}  # what a bound in place would write
+    _only_read(rare, operator.forward_and_inputs(rare, chunk_size=C)[1], "delta_rule")
     _only_read(short, operator.inputs_after_backward(short, probe.randn(1, H, 33, D), chunk_size=C), "its backward pass")
     kept = "nothing may be kept between calls"
     _same(o, operator.forward(x, chunk_size=C), "after other calls and a backward pass", kept)
