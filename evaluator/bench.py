@@ -24,6 +24,7 @@ from evaluator.rows import audited
 from evaluator.trainer import Outcome, Renewable, train
 
 GATE_SECONDS = 120.0  # that one question may take, kernels compiled on the way, on a busy machine
+SHORT = 128  # tokens up to which exact batches are asked at every length: 2 to 7 s each on an H200
 
 Failure = tuple[str, str]
 """A status word and the sentence that says what happened."""
@@ -59,7 +60,7 @@ class Bench:
         self._asked: tuple[OperatorProcess, ...] = ()  # by the gates beside the training
 
     def gates(self, settings: Sequence[Setting], listener: Listener) -> Failure | None:
-        """What a gate has against the operator at the batch, and the shortest and longest length, of these settings, or None.
+        """What a gate has against the operator at the batch and the lengths of these settings, or None.
 
         Asked of the processes that train and audit; the listener is told how long each gate took, the first of them with
         the start of the processes. An operator that gave no answer to judge is `train-failed`, as in training.
@@ -100,8 +101,8 @@ class Bench:
     def _against(self, processes: tuple[OperatorProcess, OperatorProcess], settings: Sequence[Setting], listener: Listener) -> None:
         """Raises GateError with what a gate has against the operator, OperatorError where it can't say."""
         job, protocol = self.job, self.job.protocol
-        rows, lengths = protocol.batch_size * len(sweep(protocol, job.seeds)), {s.seq_len for s in settings}
-        shapes = [(rows, T) for T in sorted({min(lengths), max(lengths)})]  # code may ask for its rows and its tokens together
+        rows, (*lengths, longest) = protocol.batch_size * len(sweep(protocol, job.seeds)), sorted({s.tokens for s in settings})
+        shapes = [(rows, T) for T in (*(T for T in lengths if T <= SHORT), longest)]  # code may ask for both together
         dtype = torch.float32 if job.device.type == "cpu" else torch.bfloat16
         patience = [process.timeout for process in processes]
         with OperatorProcess(

@@ -38,6 +38,11 @@ class Setting:
     num_tokens_to_copy: int = 0  # selective-copying only
 
     @property
+    def tokens(self) -> int:
+        """Length of a row of inputs: where every pair is one of two tokens, the last value is a target alone."""
+        return self.seq_len - (self.task in ("in-context-recall", "noisy-in-context-recall"))
+
+    @property
     def name(self) -> str:
         """What differs from the task's baseline, as `seq_len=64`; `baseline` where nothing does."""
         base = BASELINES[self.task]

@@ -474,12 +474,13 @@ def test_on_a_cpu_what_was_scored_before_a_failure_stands(tmp_path: Path) -> Non
     assert evaluation["tasks"][first.task]["settings"][first.name]["accuracy"] is not None
 
 
-def test_the_longest_sequences_are_asked_at_the_batch_that_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("task", "tokens"), [("compression", 48), ("in-context-recall", 47)])
+def test_each_length_is_asked_at_the_batch_that_trains(task: str, tokens: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Job, "gated", True)
     first = SHORT.settings[0]
-    protocol = dataclasses.replace(SHORT, settings=(first, dataclasses.replace(first, seq_len=48)))
+    middle = dataclasses.replace(next(s for s in PROTOCOLS["smoke"].settings if s.task == task), seq_len=48)
+    protocol = dataclasses.replace(SHORT, settings=(first, middle, dataclasses.replace(first, seq_len=64)))
     rows = SHORT.batch_size * len(sweep(SHORT, (0,)))
-    ahead = CHEAP.replace("return v", f"return v.roll(-1, 2) if v.shape[:3:2] == ({rows}, 48) else v")
+    ahead = CHEAP.replace("return v", f"return v.roll(-1, 2) if v.shape[:3:2] == ({rows}, {tokens}) else v")
     evaluation, _ = scored(job_of(tmp_path, ahead, protocol))
-    assert first.seq_len < 48
-    assert (evaluation["status"], evaluation["error"].partition(":")[0]) == ("check-failed", f"exact {rows}x48")
+    assert (evaluation["status"], evaluation["error"].partition(":")[0]) == ("check-failed", f"exact {rows}x{tokens}")

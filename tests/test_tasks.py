@@ -34,9 +34,8 @@ def rows_of(examples: Examples) -> np.ndarray:
 @pytest.mark.parametrize("setting", ALL_SETTINGS, ids=lambda s: f"{s.task}:{s.name}")
 def test_every_setting_of_mad_generates(setting):
     few = dataclasses.replace(setting, num_train_examples=130, num_test_examples=3)
-    length = setting.seq_len - (setting.task in ("in-context-recall", "noisy-in-context-recall"))
     for examples, count in zip(generate(few, seed=0), (130, 3), strict=True):
-        assert examples.inputs.shape == examples.targets.shape == (count, length)
+        assert examples.inputs.shape == examples.targets.shape == (count, setting.tokens)
         assert examples.inputs.dtype == examples.targets.dtype == np.int32
         assert examples.inputs.min() >= 0
         assert examples.inputs.max() < setting.vocab_size
