@@ -12,6 +12,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     from .cli import main as command
+    from .ending import ended_by
 
     try:
         command()
@@ -19,6 +20,8 @@ def main() -> None:
         if end.code == stopping.STATUS:
             stopping.leave()
         raise
+    except OSError as error:  # of a help that can't be printed: nothing was begun
+        sys.exit(ended_by(error))
 
 
 if __name__ == "__main__":

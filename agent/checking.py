@@ -53,5 +53,7 @@ def check_report(report: CheckReport) -> Group:
         grid.add_row(
             mark, Text(one_line(gate.name, 60)), f"{gate.seconds:.2f} s", Text(printable(gate.message or ""))
         )
+    unread = report.properties.get("not_compared") or {}
+    beside = "".join(f"\n{one_line(str(at), 200)} was not compared with: {one_line(str(why), 200)}" for at, why in unread.items())
     flags = f" ({one_line(', '.join(report.flags))})" if report.flags else ""
-    return Group(grid, Text(f"\n{one_line(report.variant, 120)}: {report.verdict}{flags}", style="bold"))
+    return Group(grid, Text(f"{beside}\n{one_line(report.variant, 120)}: {report.verdict}{flags}", style="bold"))

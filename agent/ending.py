@@ -59,10 +59,20 @@ class Sentences(TyperGroup):
         except KeyboardInterrupt:
             _end(f"stopped{_LATER.get(command, '')}", STATUS, wants_json)
         except OSError as error:
-            if error.errno not in _OF_THE_MACHINE:
-                raise
-            where = f"{error.filename}: " if error.filename else ""
-            _end(f"{where}{error.strerror}; what was recorded before stands", 3, wants_json)
+            _end(f"{_of_the_machine(error)}; what was recorded before stands", 3, wants_json)
+
+
+def ended_by(error: OSError) -> int:
+    """Says what the machine refused, outside of any command, and gives the exit status."""
+    typer.echo(f"agent: {printable(_of_the_machine(error))}", err=True)
+    return 3
+
+
+def _of_the_machine(error: OSError) -> str:
+    """What it refused, and where; any other error is raised again, as a bug."""
+    if error.errno not in _OF_THE_MACHINE:
+        raise error
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
 
 
 def _with_its_value(error: Any, arguments: Sequence[str]) -> str:

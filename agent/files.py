@@ -18,9 +18,10 @@ def write_whole(path: Path, content: str | bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-    except OSError:
+    except OSError as error:
         with suppress(OSError):
             part.unlink()
+        error.filename = error.filename or str(path)  # a write names none
         raise
     sync_folder(path.parent)
 

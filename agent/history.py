@@ -190,8 +190,12 @@ def read_check(folder: Path) -> CheckReport | None:
 @contextmanager
 def writing(root: Path) -> Iterator[None]:
     """Be the one process that writes to the history under `root`."""
+    _visible(root)  # says what history/ must be
     (root / "history").mkdir(exist_ok=True)
-    with open(root / "history" / ".lock", "a+") as lock:
+    held = root / "history" / ".lock"
+    if held.exists() and not held.is_file():
+        raise EnvironmentFault(f"{held} is no file: remove it")
+    with open(held, "a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -243,8 +247,8 @@ def begin(root: Path, known: Start) -> Pass:
     It is named when start.json is in it and is held: no kill leaves an entry of which nothing is known.
     """
     begun = root / "history" / f"{_BEGUN}{uuid4().hex}"
-    begun.mkdir()
     number = next_number(root)
+    begun.mkdir()
     try:
         while True:
             start = known.model_copy(update={"id": f"{number:04d}"})
@@ -279,5 +283,8 @@ def _hold(folder: Path) -> FileIO:
 
 
 def next_number(root: Path) -> int:
-    """The number of the next entry."""
-    return max((int(path.name) for path in _entries(root) if path.name.isdigit() and path.is_dir()), default=-1) + 1
+    """The number of the next entry. Raises EnvironmentFault where no entry could have it for its ID."""
+    number = max((int(path.name) for path in _entries(root) if path.name.isdigit() and path.is_dir()), default=-1) + 1
+    if not ID.fullmatch(f"{number:04d}"):
+        raise EnvironmentFault(f"history/{number - 1} has the last number that there is: give that folder a smaller one")
+    return number

@@ -5,8 +5,21 @@ from typing import Annotated, Literal
 
 import typer
 
+
+def _path(text: str | Path) -> Path:
+    if not str(text):
+        raise typer.BadParameter("an empty path")
+    return Path(text)
+
+
+def _seed(text: str | int) -> int:
+    if not str(text).isascii() or not str(text).isdigit() or int(text) >= 1 << 63:
+        raise typer.BadParameter("it must be a whole number from 0 to 2^63 - 1")
+    return int(text)
+
+
 Root = Annotated[
-    Path, typer.Option("--root", metavar="DIR", help="The folder with history/, variants/, prompts/.")
+    Path, typer.Option("--root", parser=_path, metavar="DIR", help="The folder with history/, variants/, prompts/.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
 Protocol = Annotated[
@@ -89,13 +102,14 @@ Only = Annotated[
 ]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", metavar="DIR", help="Keep the runs there; called again, go on where it was cut off."),
+    typer.Option("--out", parser=_path, metavar="DIR", help="Keep the runs there; called again, go on where it was cut off."),
 ]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A folder in variants/, by its name or its path.")]
 From = Annotated[
     Path | None,
     typer.Option(
         "--from",
+        parser=_path,
         metavar="DIR",
         help="Record what `python -m evaluator score --out DIR` measured elsewhere.",
     ),
@@ -105,10 +119,10 @@ Variant = Annotated[
 ]
 Files = Annotated[
     list[Path],
-    typer.Argument(metavar="FILE...", help="Text records: score table, insights, name, success."),
+    typer.Argument(parser=_path, metavar="FILE...", help="Text records: score table, insights, name, success."),
 ]
 GateSeed = Annotated[
-    int | None, typer.Option("--seed", metavar="S", help="Of the gates' random inputs. [fresh]")
+    int | None, typer.Option("--seed", parser=_seed, metavar="S", help="Of the gates' random inputs. [fresh]")
 ]
 RECORD_FORM = """\b
 A record, of which any part may be missing:

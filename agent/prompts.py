@@ -60,8 +60,8 @@ def render(root: Path, name: str, **values: object) -> str:
     """The template `name` filled in; a variable that is not there is an error, never an empty place."""
     try:
         return _template(root, name).render(values)
-    except TemplateError as error:
-        raise BadInput(f"{root / 'prompts' / name}: {one_line(str(error))}") from None
+    except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise BadInput(f"{root / 'prompts' / name}: {one_line(str(error) or type(error).__name__)}") from None
 
 
 def _template(root: Path, name: str) -> Template:

@@ -16,7 +16,7 @@ from .compare import minus
 from .errors import BadInput, EnvironmentFault
 from .evaluate import EvaluationFailed, read_evaluation
 from .history import Entry
-from .job import Job, keep_evaluation
+from .job import Job, keep_evaluation, tidy
 from .records import COLUMNS, Evaluation, Key, PlaceOf, ProtocolInfo
 from .repo import scored_source
 from .text import one_line
@@ -162,8 +162,8 @@ def replay(job: Job, entry: Entry, *, only: tuple[Key, ...] = (), out: Path | No
     """
     recorded = recorded_evaluation(entry)
     if keep:
-        with history.writing(job.root):
-            pass  # what could not be recorded is told before it is trained
+        with history.writing(job.root):  # what could not be recorded is told before it is trained
+            tidy(job.root, job.repo, job.reporter.say)
     name = entry.name or recorded.variant.name
     with scored_source(job.root, entry, job.reporter.say) as folder, _folder(job.root, recorded, out) as place:
         for sentence in forecast.sentences(job, entry, recorded, only or tuple(recorded.settings)):

@@ -15,11 +15,19 @@ _UNSAFE = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
 
 
 def printable(text: str) -> str:
-    """`text` with no escape sequence, control or invisible character left; line ends and tabs stay."""
+    """`text` with no escape sequence, control or invisible character left; line ends and tabs stay.
+
+    A byte of a file's name that is no text stands as \\xff.
+    """
     if text.isascii() and text.replace("\n", "").replace("\t", "").isprintable():
         return text
     text = _ESCAPE_SEQUENCES.sub("", text.replace("\r\n", "\n"))
-    return "".join(c if c in "\n\t" or unicodedata.category(c) not in _UNSAFE else " " for c in text)
+    text = "".join(c if c in "\n\t" or _is_byte(c) or unicodedata.category(c) not in _UNSAFE else " " for c in text)
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _is_byte(letter: str) -> bool:
+    return "\udc80" <= letter <= "\udcff"
 
 
 def one_line(text: str, limit: int = 300) -> str:

@@ -33,9 +33,10 @@ def named(root: Path, text: str) -> str:
 
 
 def names(root: Path) -> frozenset[str]:
-    """Every name that is taken, by whatever kind of file."""
+    """Every name that is taken, by whatever kind of file; bytes that are no text can be nobody's."""
     folder = root / "variants"
-    return frozenset(path.name for path in folder.iterdir()) if folder.is_dir() else frozenset()
+    found = (path.name for path in folder.iterdir()) if folder.is_dir() else ()
+    return frozenset(name for name in found if name.encode(errors="ignore").decode() == name)
 
 
 def require(folder: Path) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from evaluator import gates
 from evaluator.conversation import printable
 from evaluator.gates.forms import forms
 from evaluator.gates.probe import STANDARD, Probe, Rejected, gap, size
-from evaluator.operator import MAX_SOURCE, OperatorError, OperatorProcess, read_sources
+from evaluator.operator import OperatorError, OperatorProcess, read_sources
 from evaluator.reading import source
 from evaluator.reading.normal_form import normal_form
 from evaluator.sandbox import Walls
@@ -60,7 +60,16 @@ class Verdict:
     def text(self) -> str:
         """The same for a person: one line a gate, then the verdict."""
         lines = [f"{'ok    ' if g.passed else 'REJECT'} {g.name:14} {g.seconds:6.2f} s  {g.message}".rstrip() for g in self.gates]
+        lines += [f"{folder} was not compared with: {why}" for folder, why in self.properties.get("not_compared", {}).items()]
         return "\n".join([*lines, f"{self.variant}: {self.verdict}{''.join(f', {flag}' for flag in self.flags)}"])
+
+
+class _Stored(NamedTuple):
+    """A variant to compare with."""
+
+    folder: Path
+    sources: Mapping[str, str]
+    form: str  # of naive.py
 
 
 def check(
@@ -78,7 +87,7 @@ def check(
     `against` is a folder of stored variants for duplicates; `seed` None draws fresh inputs each time; `read_source`
     False leaves out the reading, which only tests do. Raises FileNotFoundError where there is no variant.
     """
-    name = path.stem if path.is_file() else path.resolve().name
+    name = printable(path.stem if path.is_file() else path.resolve().name)  # bytes that are no text are no JSON
     began = time.perf_counter()
     try:
         sources = read_sources(path)
@@ -89,12 +98,15 @@ def check(
     if found:
         return Verdict(name, "reject", (), (first,), {})
     properties: dict[str, Any] = {"digest": source.digest(sources), "sandbox": asdict(walls)}
-    twin = _duplicate(sources, against, path) if against else None
+    stored, unread = _stored(against) if against else ([], {})
+    if unread:
+        properties["not_compared"] = unread
+    twin = _duplicate(sources, stored, path)
     if twin:
         message = f"the same source as the stored variant {twin}, once comments and names are left aside"
         return Verdict(name, "duplicate", (), (first, Gate("novel", False, message, 0.0)), properties | {"duplicate_of": twin})
     with ExitStack() as stack:
-        asked = [first, *_behaviour(stack, sources, walls, str(device), seed, timeout, properties, against)]
+        asked = [first, *_behaviour(stack, sources, walls, str(device), seed, timeout, properties, stored)]
     verdict = "pass" if all(g.passed for g in asked) else "reject"
     flags = ("low-precision",) if properties.get("coarse_inputs") else ()
     return Verdict(name, verdict, flags, tuple(asked), properties)
@@ -108,7 +120,7 @@ def _behaviour(
     seed: int | None,
     timeout: float,
     properties: dict[str, Any],
-    against: Path | None,
+    stored: Sequence[_Stored],
 ) -> Iterator[Gate]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # quicker for tensors of this size
@@ -136,8 +148,8 @@ def _behaviour(
         for gate in gates.ON_DEVICE:
             probe = asking.probe(gate.__name__, fresh_kernel, {}).on_device(torch.bfloat16)
             yield _ask(gate, kernel, probe, f"triton {gate.__name__}")
-    if against:
-        properties["novelty"] = {"same_outputs_as": _same_outputs(fresh, sources, against)}
+    if stored:
+        properties["novelty"] = {"same_outputs_as": _same_outputs(fresh, sources, stored)}
 
 
 @dataclass
@@ -243,28 +255,32 @@ def gates_on_device(
 # --- stored variants ----------------------------------------------------------------------------
 
 
-def _stored(against: Path) -> Iterator[tuple[str, dict[str, str]]]:
+def _stored(against: Path) -> tuple[list[_Stored], dict[str, str]]:
+    """The variants there, and by folder why those that can't be read are not compared with."""
+    found, unread = list[_Stored](), dict[str, str]()
     for folder in sorted(against.iterdir()):
-        with contextlib.suppress(FileNotFoundError):  # taken back by an attempt beside this one
-            if (folder / "naive.py").is_file() and (folder / "naive.py").stat().st_size <= MAX_SOURCE:
-                yield folder.name, read_sources(folder)
+        try:
+            sources = read_sources(folder)
+            found.append(_Stored(folder, sources, normal_form(sources["naive"])))
+        except FileNotFoundError:  # no variant, or taken back by an attempt beside this one
+            continue
+        except (SyntaxError, ValueError, RecursionError, OSError) as error:
+            unread[printable(ascii(str(folder))[1:-1])] = printable(str(error))
+    return found, unread
 
 
-def _duplicate(sources: Mapping[str, str], against: Path, path: Path) -> str | None:
+def _duplicate(sources: Mapping[str, str], stored: Sequence[_Stored], path: Path) -> str | None:
     """The stored variant with the same naive.py in normal form; a variant is no duplicate of itself."""
-    form, folder = normal_form(sources["naive"]), (path if path.is_dir() else path.parent).resolve()
-    for name, stored in _stored(against):
-        if (against / name).resolve() != folder and normal_form(stored["naive"]) == form:
-            return name
-    return None
+    form, own = normal_form(sources["naive"]), (path if path.is_dir() else path.parent).resolve()
+    return next((other.folder.name for other in stored if other.form == form and other.folder.resolve() != own), None)
 
 
-def _same_outputs(process: OperatorProcess, sources: Mapping[str, str], against: Path) -> list[str]:
+def _same_outputs(process: OperatorProcess, sources: Mapping[str, str], stored: Sequence[_Stored]) -> list[str]:
     """Stored variants that compute the same function, though their source is another."""
     probe = Probe(torch.Generator().manual_seed(0), process)
     inputs = probe.inputs(process, 2, 3 * probe.chunk_size + 5)
     mine = process.forward(inputs, chunk_size=probe.chunk_size)
-    return [name for name, stored in _stored(against) if stored != sources and _equal(process, stored, inputs, mine, probe)]
+    return [other.folder.name for other in stored if other.sources != sources and _equal(process, other.sources, inputs, mine, probe)]
 
 
 def _equal(process: OperatorProcess, stored: Mapping[str, str], inputs: dict[str, Tensor], mine: Tensor, probe: Probe) -> bool:

@@ -58,6 +58,8 @@ def read_sources(path: Path) -> dict[str, str]:
 
 
 def _read_source(path: Path) -> str:
+    if not path.is_file():  # a pipe would be waited for, a device has no end
+        raise ValueError(f"{path.name} is no file")
     with path.open("rb") as file:
         data = file.read(MAX_SOURCE + 1)
     if len(data) > MAX_SOURCE:

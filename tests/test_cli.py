@@ -18,7 +18,7 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 from werkzeug import Request, Response
 
-from agent import history, listing, show
+from agent import history, listing, show, variants
 from agent.cli import app
 from agent.compare import Comparison
 from agent.insight import in_short
@@ -397,6 +397,49 @@ def test_a_folder_for_a_file_or_a_file_for_a_folder_is_a_sentence(root: Path, pl
     done = agent(root, "score", "delta_net")
     assert done.exit_code == 3
     assert place in done.stderr
+
+
+def test_a_number_that_no_entry_can_have_is_never_given(scored: Path) -> None:
+    (scored / "history" / "999999999").mkdir()
+    done = agent(scored, "score", "delta_net")
+    assert (done.exit_code, done.stderr.splitlines()[-1]) == (
+        3, "agent: history/999999999 has the last number that there is: give that folder a smaller one",
+    )  # fmt: skip
+    assert sorted(path.name for path in (scored / "history").iterdir()) == [".lock", "0000", "999999999"]
+
+
+def test_a_lock_that_is_no_file_is_named(scored: Path) -> None:
+    lock = scored / "history" / ".lock"
+    lock.unlink()
+    os.mkfifo(lock)
+    done = agent(scored, "score", "delta_net")
+    assert (done.exit_code, done.stderr) == (3, f"agent: {lock} is no file: remove it\n")
+
+
+def test_a_name_that_is_no_text_is_nobodys_and_is_shown(scored: Path) -> None:
+    (scored / "variants" / os.fsdecode(b"\xff")).mkdir()
+    assert variants.names(scored) == {"delta_net"}
+    assert r"there is no entry '\\xff'" in agent(scored, "show", os.fsdecode(b"\xff")).stderr
+
+
+@pytest.mark.parametrize("seed", ["-1", "9" * 23, "x", "1.0", "\u0663"])
+def test_a_seed_of_the_gates_is_a_number_that_generators_take(seed: str) -> None:
+    done = CliRunner().invoke(app, ["check", "delta_net", "--seed", seed])
+    assert done.exit_code == 2
+    assert f"it must be a whole number from 0 to 2^63 - 1: {seed!r}" in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize("command", [("list", "--root", ""), ("import", ""), ("score", "delta_net", "--from", ""), ("replay", "0", "--out", "")])
+def test_an_empty_path_is_no_path(command: tuple[str, ...]) -> None:
+    done = CliRunner().invoke(app, list(command))
+    assert done.exit_code == 2
+    assert "an empty path" in done.stderr
+
+
+def test_a_help_that_can_not_be_printed_is_one_sentence() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "agent", "--help"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (3, "agent: No space left on device\n")
 
 
 def test_replay_says_whether_it_is_the_same(scored: Path) -> None:

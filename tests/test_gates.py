@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from evaluator import gates, sandbox
-from evaluator.check import _duplicate, check, gates_on_device
+from evaluator.check import _duplicate, _stored, check, gates_on_device
 from evaluator.gates import causality, channels, rank
 from evaluator.gates.probe import Probe, Rejected
 from evaluator.operator import OperatorError, OperatorProcess, read_sources
@@ -226,6 +226,32 @@ def test_the_same_verdict_with_every_seed(pair):
             assert asked(BY_GATE[gate], pair, naive, seed) is None
 
 
+UNREADABLE = {
+    "not UTF-8": lambda file: file.write_bytes(b'"""\xff"""\n'),
+    "more than 262144 bytes": lambda file: file.write_bytes(b"#" * (1 << 19)),
+    "no file": lambda file: file.mkdir(),
+    "invalid syntax": lambda file: file.write_text("def f(:\n"),
+    "null bytes": lambda file: file.write_text("x = 1\0\n"),
+}
+
+
+@pytest.mark.parametrize("form", ["naive", "triton"])
+@pytest.mark.parametrize("why", UNREADABLE)
+def test_a_neighbour_that_can_not_be_read_is_named_and_stops_nothing(why, form, tmp_path, walls):
+    beside = tmp_path / "variants" / "beside"
+    beside.mkdir(parents=True)
+    (beside / "naive.py").write_text("x = 1\n")
+    (beside / f"{form}.py").unlink(missing_ok=True)
+    UNREADABLE[why](beside / f"{form}.py")
+    os.mkfifo(tmp_path / "variants" / "a_pipe")
+    (tmp_path / "mine.py").write_text("import os\n\nx = os.environ\n")
+    stored, unread = _stored(tmp_path / "variants")
+    read = form == "triton" and why in ("invalid syntax", "null bytes")  # kernels are not compared
+    assert [other.folder.name for other in stored] == ["beside"] * read
+    assert list(unread) == [str(beside)] * (not read)
+    assert all(why in told for told in unread.values())
+
+
 def test_a_variant_is_no_duplicate_of_itself_but_its_renamed_copy_is(tmp_path, walls):
     text = (ROOT / "variants" / "delta_net" / "naive.py").read_text()
     copy = tmp_path / "copy"
@@ -234,7 +260,8 @@ def test_a_variant_is_no_duplicate_of_itself_but_its_renamed_copy_is(tmp_path, w
     verdict = check(copy, walls=walls, against=ROOT / "variants")
     assert verdict.verdict == "duplicate"
     assert verdict.properties["duplicate_of"] == "delta_net"
-    assert _duplicate({"naive": text}, ROOT / "variants", ROOT / "variants" / "delta_net" / "naive.py") is None
+    stored, _ = _stored(ROOT / "variants")
+    assert _duplicate({"naive": text}, stored, ROOT / "variants" / "delta_net" / "naive.py") is None
     assert normal_form(text) != normal_form(text.replace("K**-0.5", "K**-0.25"))
 
 

@@ -7,6 +7,7 @@ import pytest
 from conftest import BASELINE, MakeJob, Script, git, reply, store
 
 from agent import history, loop, policy
+from agent import replay as replaying
 from agent.earlier.importer import import_files
 from agent.errors import BadInput, EnvironmentFault
 from agent.evaluate import Evaluator
@@ -71,6 +72,14 @@ def test_one_that_had_no_reply_is_sealed_once_and_counts_as_nothing(checkout: Pa
     assert (after.failures, after.tried, after.table) == (before.failures, before.tried, before.table)
     (parent,) = policy.parents(checkout, past, make_job().protocol)
     assert policy._freshness(parent, past) == 1
+
+
+def test_a_replay_that_is_recorded_seals_and_commits_what_was_killed(checkout: Path, make_job: MakeJob) -> None:
+    entry = killed(make_job([KeyboardInterrupt()]), KeyboardInterrupt)
+    replaying.replay(make_job(commit=True), history.read(checkout).find("0000"), keep=True)
+    sealed = history.read(checkout).find(entry.id)
+    assert sealed.attempt
+    assert git(checkout, "status", "--porcelain", "--", f"history/{entry.id}") == ""
 
 
 def test_a_stored_reply_is_gone_on_with_and_not_asked_for_again(root: Path, make_job: MakeJob, said: Said) -> None:
