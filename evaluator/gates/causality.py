@@ -1,6 +1,7 @@
 """Gates on time: no output may depend on a later token, at any length that is trained."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -86,9 +87,11 @@ def elsewhere(
 ) -> Tensor:
     """Outputs where `kept` [B, H, T] is true are the same for the inputs changed elsewhere; returns those of x."""
 
+    def ask_of(y: Tensors, number: int = 0) -> Tensor:
+        return operator.forward(stretched(y, number), chunk_size=probe.chunk_size, grad=grad)
+
     def ask(number: int = 0) -> tuple[Tensor, Tensor]:
-        o, now = (operator.forward(stretched(y, number), chunk_size=probe.chunk_size, grad=grad) for y in (x, changed))
-        return o, now
+        return ask_of(x, number), ask_of(changed, number)
 
     o, now = ask()
     if bool(_same(o, now, kept).all()):
@@ -112,15 +115,35 @@ def elsewhere(
         lambda number: _difference(*ask(number), kept), allowed, noisy
     ):
         return o
-    row_, head, token, _ = (int(i) for i in torch.nonzero(moved > allowed)[0])
-    B, H, T = kept.shape
-    cut = int(kept[row_, head].sum())
-    since = f"from token {cut} on, or of other rows," if cut < T else "of other heads or rows"
-    most = float(moved[row_, head, token].max())
-    by = f"by {most:.3g}" if math.isfinite(most) else "to NaN or infinity, or back,"
-    raise Rejected(
-        f"not causal: changing {what} {since} moves the output of token {token} {by} "
-        f"(B = {B}, H = {H}, T = {T}, {str(o.dtype).removeprefix('torch.')}); "
+    raise Rejected(_cause(ask_of, x, changed, o, now, kept, allowed, what))
+
+
+def _cause(ask_of: Callable[[Tensors], Tensor], x: Tensors, changed: Tensors, o: Tensor, now: Tensor, kept: Tensor, allowed: Tensor, what: str) -> str:
+    """What moves an output that ought to stay: the call itself, other rows by themselves, or what comes later."""
+    (row, head, token, _), (B, H, T) = (int(i) for i in torch.nonzero(_difference(o, now, kept).abs().nan_to_num(nan=torch.inf) > allowed)[0]), kept.shape
+    where = f"(B = {B}, H = {H}, T = {T}, {str(o.dtype).removeprefix('torch.')})"
+
+    def moved(found: Tensor) -> str | None:
+        by = _difference(o, found, kept)[row, head, token].abs().nan_to_num(nan=torch.inf)
+        if bool((by <= allowed[row, head, token]).all()):
+            return None
+        return f"by {by.max():.3g}" if math.isfinite(by.max()) else "to NaN or infinity, or back,"
+
+    if by := moved(ask_of(x)):
+        return (
+            f"the same inputs give another output when they are asked again: that of token {token} moves {by} {where}; "
+            "nothing may be drawn at random, kept between calls or read before it is written"
+        )
+    alone = {name: torch.cat((v[:row], x[name][row : row + 1], v[row + 1 :])) for name, v in changed.items()}
+    if by := moved(ask_of(alone)):
+        return (
+            f"rows are not independent: changing {what} of other rows moves the output of token {token} of row {row} {by} {where}; "
+            "an output may depend on its own row alone"
+        )
+    cut = int(kept[row, head].sum())
+    since = f"from token {cut} on" if cut < T else "of other heads"
+    return (
+        f"not causal: changing {what} {since} moves the output of token {token} {moved(now)} {where}; "
         "an output may depend on its own and earlier tokens of its row and head alone"
     )
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from evaluator.gates.probe import Probe, Rejected
+from evaluator.gates.probe import Probe, Rejected, Tensors
 from evaluator.gates.state import BEGINNING, may_hold
 from evaluator.operator import OperatorProcess
 
@@ -25,6 +25,11 @@ READ_BACK = ((False, False), (True, False), (True, True))
 OTHERWISE = "betas and projections"
 ALONE = ("keys", OTHERWISE)
 """Inputs that come again by themselves: keys and the queries for them, or whatever else a token may be known by."""
+NEARLY = 1e-5
+"""What a token that nearly comes again is off by, of the size of its inputs."""
+KNOWN = 3e-3
+"""Of an output, that a token comes exactly must move it by more, and by KNOWN_FROM times what another that is nearly the same does."""
+KNOWN_FROM = 10
 BANDS = (0, 64, 128, 256, 512, 1024)
 """Tokens back: how well is asked of each band by itself, as what is far may be lost whole."""
 
@@ -38,8 +43,9 @@ def recall(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     Tokens come again behind a long past, as they were or with other values; which part of the variance of the values
     that they had, or of those right behind them, their outputs tell by a linear map is counted in tokens; once with one query
     for all, so that none multiplies what is told, and once where keys alone come again, or what is no key. Whatever else may be told of values, as codes of them: which part of the variance of an
-    output goes with the value at its key alone is counted alike.
+    output goes with the value at its key alone is counted alike. No more tokens of a past may be known for the same, either.
     """
+    _known_again(operator, probe)
     milliseconds = probe.properties["milliseconds_a_token"]
     quick, past = milliseconds < 0.03, 1000 if milliseconds < 0.5 else 400
     found = dict[str, float]()
@@ -60,6 +66,34 @@ def recall(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
                         f"{tokens:.0f} tokens, up to {back} tokens back; its whole size is {allowed} values of so many numbers"
                     )
     return {"recall": found}
+
+
+def _known_again(operator: OperatorProcess, probe: Probe) -> None:
+    """Tokens that come again exactly give what those that nearly do give, but for as many of the past as a state has numbers."""
+    dim, C = probe.width(operator, 4), 8
+    allowed = may_hold(probe, dim, C)
+    past = min(4 * allowed, 1000)
+    at = _drawn(probe, past, 64)
+    x = probe.inputs(operator, 4, past + len(at), K=dim)
+    for name in probe.over_time(x):
+        x[name][:, :, past:] = x[name][:, :, at]
+
+    def nearly() -> Tensors:
+        found = {name: v.clone() for name, v in x.items()}
+        for name in probe.over_time(x):
+            off = NEARLY * float(x[name].abs().mean()) * probe.randn(*found[name][:, :, past:].shape)
+            found[name][:, :, past:] += off
+        return probe.legal(found)
+
+    exact, near, other = (operator.forward(given, chunk_size=C)[:, :, past:].double() for given in (x, nearly(), nearly()))
+    moved, by_itself = (exact - near).norm(dim=-1), (near - other).norm(dim=-1)
+    known = (moved > KNOWN * exact.norm(dim=-1)) & (moved > KNOWN_FROM * by_itself)
+    tokens = float(known.double().mean()) * past
+    if tokens > allowed:
+        raise Rejected(
+            f"the state is too large: with K = V = {dim} and chunk_size = {C}, {tokens:.0f} of {past} tokens of the past are known where they "
+            f"come again exactly (what is off by {NEARLY:g} of it gives other outputs); a state may have {allowed} numbers"
+        )
 
 
 def _read_back(
