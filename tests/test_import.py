@@ -16,7 +16,7 @@ from agent import history, listing, policy
 from agent.earlier.cells import is_plain
 from agent.earlier.importer import Imported, import_files
 from agent.earlier.record import decode, parse
-from agent.earlier.table import Line
+from agent.earlier.values import Line
 from agent.errors import BadInput
 from agent.options import RECORD_FORM
 from agent.records import COLUMNS

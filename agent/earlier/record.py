@@ -12,10 +12,12 @@ from datetime import UTC, datetime
 from ..errors import BadInput
 from ..text import one_line
 from . import labels
+from .aside import marked, unmarked
 from .by_task import begin_of_all_six, by_task
 from .dress import undressed
 from .header import is_header
-from .table import STAMP, Line, Table
+from .table import STAMP, Table
+from .values import Line
 
 _HEADING = re.compile(r"^[ \t]*(?:#+[ \t]*|\*\*)?Insights?[ \t]*(?:\*\*)?[ \t]*(?::(?:\*\*)?|$)", re.MULTILINE | re.IGNORECASE)
 _UNDERLINE = re.compile(r"\s*?(?:[-=~]{3,}|[|>]-?)[ \t]*\n")  # of a heading, or the mark of a text in YAML
@@ -23,6 +25,7 @@ _INSIGHTS = re.compile(r"^[ \t]*-{2,}[ \t]*Insights?[ \t]*-{2,}[ \t]*$", re.MULT
 _BARS = str.maketrans("\u2502\u2503\u2551", "|||")
 _RULE = re.compile(r"^[ \t]*[\u2500-\u257f]{2}[ \u2500-\u257f]*$", re.MULTILINE)
 _TOGETHER = re.compile(r"^([ \t]*(?:\*\*)?Name(?:\*\*)?[ \t]*[:=][^\n,;|]*)[,;|][ \t]*((?:\*\*)?Success(?:\*\*)?[ \t]*[:=])", re.MULTILINE | re.IGNORECASE)
+_BLANKS = re.compile(r"([^\S\n]{300})[^\S\n]+")  # what is read takes time that grows with the square of such a run
 _ALONE = "a file for each can be imported"
 _ENCODINGS = ("utf-8", "gb2312", "cp1252", "latin-1")
 
@@ -74,12 +77,12 @@ def parse(data: bytes) -> OldRecord:
     text, assumed = decode(data)
     oddities = [assumed] if assumed else []
     text, logged = undressed(text.replace("\r\n", "\n").replace("\r", "\n"), oddities)
-    text = _TOGETHER.sub(r"\1\n\2", _RULE.sub("", text.translate(_BARS)))
+    text = _BLANKS.sub(r"\1", _TOGETHER.sub(r"\1\n\2", _RULE.sub("", text.translate(_BARS))))
     if (count := min(len(STAMP.findall(text)), len(_INSIGHTS.findall(text)))) > 1:
         raise BadInput(f"it holds {count} records, each with its time stamp and insights: {_ALONE}")
     if _is_json(text):
         raise BadInput("it is JSON, not a printed table")
-    text = _with_its_table_first(text, oddities)
+    text = _with_its_table_first(marked(text), oddities)
     text, in_front = _without_what_stands_in_front(text)
     mark = _INSIGHTS.search(text) or _heading(text)
     head, tail = (text[: mark.start()], text[mark.end() :].lstrip(" \t")) if mark else (text, "")
@@ -100,10 +103,11 @@ def parse(data: bytes) -> OldRecord:
         lines = [replace(line, name=line.name or said.name) for line in lines]
         only = "only row of the table" if len(lines) == 1 else "one row of the table without a name"
         oddities.append(f"the {only} has no name but that of the record")
-    insights = insights.strip("\n")
+    insights = unmarked(insights).strip("\n")
     if mark and not insights.strip():
         oddities.append("the insights are empty")
-    return OldRecord(tuple(lines), _stamp(head, logged, oddities), insights or None, said.name, said.success, tuple(oddities), table.lack)
+    stamp_ = _stamp(head, logged, oddities)
+    return OldRecord(tuple(lines), stamp_, insights or None, said.name, said.success, tuple(map(unmarked, oddities)), table.lack and unmarked(table.lack))
 
 
 def _is_json(text: str) -> bool:
@@ -167,6 +171,7 @@ def _without_mark(text: str, oddities: list[str], *, named: bool) -> tuple[str, 
         end, after = table.end_in(text), "what follows the table"
     else:
         end, after = (0 if named and not table.lack else len(text)), "what else it says"
+        oddities += table.refused if end == 0 else ()
     taken = f": {after} is taken for the insights" if text[end:].strip() else ""
     oddities.append(f"there is no line '--- Insights ---'{taken}")
     return text[:end], text[end:]
