@@ -149,3 +149,49 @@ def test_a_printed_table_may_stand_in_a_fence() -> None:
 def test_a_long_run_of_blanks_takes_no_time() -> None:
     assert parse(f"{TOP}hello{' ' * 200_000}x\ncompression: 0.1{' ' * 100_000}(x\n".encode()).name == "ours"
     assert parse(("compression  x\n" * 5_000 + "\ncompression: 0.1\n" * 5_000).encode()).lines == ()
+
+
+PAIR = "\nName\nours\n\nSuccess\ntrue\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "success"),
+    [
+        # Code, and what is part of something else, names no record.
+        (f"{TOP}{TABLE}\nInsights: It helps.\n\nCode:\n\n    class M:\n        name = 'inner'\n        success = False\n", "ours", True),
+        (f"{TOP}{TABLE}\nCode:\n\n    name = 'inner'\n", "ours", True),
+        (f"{TABLE}{PAIR}\n```yaml\nname: inner\nsuccess: false\n```\n", "ours", True),
+        (f"{TABLE}{PAIR}\nresult = run()\nsuccess = result.ok\nname = result.name\n", "ours", True),
+        (f"{TABLE}{PAIR}\n[data]\nname = mad\n", "ours", True),
+        (f"{TABLE}{PAIR}\nReviewer\nName: Dr. A. Smith\n", "ours", True),
+        (f"{TOP}{TABLE}\nname: inner\n", "ours", True),
+        (f"name: ours\nsuccess: true\nbaseline:\n  name: b_net\noptimizer:\n  name: adamw\n\n{TABLE}", "ours", True),
+        # What says two things says nothing.
+        (f"{TABLE}{PAIR}\nLog:\nname: gpu03\nsuccess: false\nok\n", None, None),
+        (f"{TABLE}{PAIR}{PAIR.replace('ours', 'other').replace('true', 'false')}", None, None),
+        (f"{TABLE}{PAIR}\nSuccess: false\n", "ours", None),
+        (f"Success: true\n\n{TABLE}\n--- Insights ---\nIt helps.\n\nName: ours\nSuccess: false\n", "ours", None),
+        (f"{TABLE}{PAIR}\nUpdate: retracted, the flag should be false.\n", "ours", None),
+        # Where they stand.
+        (f"{TABLE}{PAIR}\n--- Insights ---\nIt helps.\n", "ours", True),
+        (f"| Name | ours |\n| Success | true |\n\n{TABLE}", "ours", True),
+        (f"Name: ours (Success: false)\n\n{TABLE}", "ours", False),
+    ],
+)  # fmt: skip
+def test_the_labels_of_the_record_count_and_what_differs_is_none_and_told(text: str, name: str | None, success: bool | None) -> None:
+    found = parse(text.encode())
+    assert (found.name, found.success) == (name, success)
+    assert success is not None or told(found, "of which none is taken") or told(found, "takes it back")
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("**a_net**", "a_net"), ("1. a_net", "a_net"), ("~~b_net~~ a_net", "a_net"), ("[a_net](https://example.org/x)", "a_net"), ("<b>a_net</b>", "a_net"), ("a_net.", "a_net"),
+        ("wider state with 2x heads", "wider state with 2x heads"), ("(tbd)", None), ("see above", None), ("???", None), ("The modification is called `a_net`.", None),
+    ],
+)  # fmt: skip
+def test_a_name_is_told_from_its_markup_and_from_what_is_none(written: str, name: str | None) -> None:
+    found = parse(f"{TABLE}\n--- Insights ---\nIt helps.\n\nName\n{written}\n\nSuccess\ntrue\n".encode())
+    assert (found.name, found.success, found.insights) == (name, True, "It helps.")
+    assert name or told(found, f"the name is none: {written!r}")

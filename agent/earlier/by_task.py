@@ -50,6 +50,7 @@ def by_task(lines: Sequence[str]) -> ByTask | None:
     tables = list(tables_in(lines))
     blocks = [*_of_tables(lines, tables), *_of_lines(lines, {at for table in tables for at in range(table.begin, table.end)})]
     oddities = [f"columns beside the scores stay in record.txt alone: {one_line(', '.join(filter(None, table.beside)), 80)}" for table in tables if any(table.beside)]
+    oddities += [f"which of the columns {one_line(', '.join(table.unsure), 80)} holds the scores can't be told" for table in tables if table.unsure]
     names = _named(sorted(blocks, key=lambda block: block.end))
     own = list[tuple[str, _Block]]()
     for block, name in names:
@@ -150,10 +151,13 @@ def _name(block: _Block, whose: str | None, word: str | None) -> str | None:
 def _joined(name: str, blocks: Sequence[_Block], oddities: list[str]) -> dict[str, str]:
     """One value for each task; where a line says that it is none, or several differ and none is marked as the right one, none is kept, and that is told."""
     values = dict[str, str]()
+    doubts = {score.doubt: task for block in blocks for task, score in block.scores if score.doubt}
+    if doubts:
+        shown = ", ".join(repr(one_line(doubt, 80)) for doubt in list(doubts)[:3])
+        oddities.append(f"no score of {', '.join(dict.fromkeys(doubts.values()))} is taken from {shown}" + ", ..." * (len(doubts) > 3))
     for task in dict.fromkeys(task for block in blocks for task, _ in block.scores):
         told = [(score, is_corrected(block.title)) for block in blocks for of, score in block.scores if of == task]
         sound = [score for score, _ in told if not score.doubt]
-        oddities += [f"no score of {task} is taken from {one_line(score.doubt, 80)!r}" for score, _ in told if score.doubt]
         right = [score for score, by_title in told if not score.doubt and (score.corrected or by_title)]
         different = dict.fromkeys(plain(score.text) for score in right or sound)
         if len(different) > 1:

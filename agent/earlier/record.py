@@ -24,8 +24,9 @@ _UNDERLINE = re.compile(r"\s*?(?:[-=~]{3,}|[|>]-?)[ \t]*\n")  # of a heading, or
 _INSIGHTS = re.compile(r"^[ \t]*-{2,}[ \t]*Insights?[ \t]*-{2,}[ \t]*$", re.MULTILINE | re.IGNORECASE)
 _BARS = str.maketrans("\u2502\u2503\u2551", "|||")
 _RULE = re.compile(r"^[ \t]*[\u2500-\u257f]{2}[ \u2500-\u257f]*$", re.MULTILINE)
-_TOGETHER = re.compile(r"^([ \t]*(?:\*\*)?Name(?:\*\*)?[ \t]*[:=][^\n,;|]*)[,;|][ \t]*((?:\*\*)?Success(?:\*\*)?[ \t]*[:=])", re.MULTILINE | re.IGNORECASE)
+_TOGETHER = re.compile(r"^([ \t]*(?:\*\*)?Name(?:\*\*)?[ \t]*[:=][^\n,;|(]*)[,;|(][ \t]*((?:\*\*)?Success(?:\*\*)?[ \t]*[:=])", re.MULTILINE | re.IGNORECASE)
 _BLANKS = re.compile(r"([^\S\n]{300})[^\S\n]+")  # what is read takes time that grows with the square of such a run
+_IN_CELLS = re.compile(r"^\|[ \t]*Name[ \t]*\|([^|\n]*)\|[ \t]*\n\|[ \t]*Success[ \t]*\|([^|\n]*)\|[ \t]*$", re.MULTILINE | re.IGNORECASE)
 _ALONE = "a file for each can be imported"
 _ENCODINGS = ("utf-8", "gb2312", "cp1252", "latin-1")
 
@@ -77,6 +78,7 @@ def parse(data: bytes) -> OldRecord:
     text, assumed = decode(data)
     oddities = [assumed] if assumed else []
     text, logged = undressed(text.replace("\r\n", "\n").replace("\r", "\n"), oddities)
+    text = _IN_CELLS.sub(r"Name: \1\nSuccess: \2", text)
     text = _BLANKS.sub(r"\1", _TOGETHER.sub(r"\1\n\2", _RULE.sub("", text.translate(_BARS))))
     if (count := min(len(STAMP.findall(text)), len(_INSIGHTS.findall(text)))) > 1:
         raise BadInput(f"it holds {count} records, each with its time stamp and insights: {_ALONE}")
@@ -89,9 +91,12 @@ def parse(data: bytes) -> OldRecord:
     if mark and (stamp := STAMP.search(head)):  # labels may stand between the two
         kept, more = labels.split_off(head[stamp.end() :].split("\n"))
         head, in_front = head[: stamp.end()] + "\n".join(kept), in_front + more
+    elif mark:
+        kept, more = labels.split_closing(head.split("\n"))
+        head, in_front = "\n".join(kept), in_front + more
     said = labels.read(tail if mark else head, in_front, oddities, opens=not mark)
-    if said.names > 1 < len(_HEADING.findall(text)) + len(_INSIGHTS.findall(text)):
-        raise BadInput(f"it holds several records, each with its name and insights (the last is {one_line(said.name or '', 60)!r}): {_ALONE}")
+    if len(said.names) > 1 < len(_HEADING.findall(text)) + len(_INSIGHTS.findall(text)):
+        raise BadInput(f"it holds several records, each with its name and insights (the last is {one_line(said.names[-1], 60)!r}): {_ALONE}")
     if not mark:
         head, insights = _without_mark(said.before, oddities, named=bool(said.name))
     else:
@@ -107,7 +112,7 @@ def parse(data: bytes) -> OldRecord:
     if mark and not insights.strip():
         oddities.append("the insights are empty")
     stamp_ = _stamp(head, logged, oddities)
-    return OldRecord(tuple(lines), stamp_, insights or None, said.name, said.success, tuple(map(unmarked, oddities)), table.lack and unmarked(table.lack))
+    return OldRecord(tuple(lines), stamp_, insights or None, said.name, said.success, tuple(dict.fromkeys(map(unmarked, oddities))), table.lack and unmarked(table.lack))
 
 
 def _is_json(text: str) -> bool:
@@ -171,7 +176,7 @@ def _without_mark(text: str, oddities: list[str], *, named: bool) -> tuple[str, 
         end, after = table.end_in(text), "what follows the table"
     else:
         end, after = (0 if named and not table.lack else len(text)), "what else it says"
-        oddities += table.refused if end == 0 else ()
+    oddities += table.refused
     taken = f": {after} is taken for the insights" if text[end:].strip() else ""
     oddities.append(f"there is no line '--- Insights ---'{taken}")
     return text[:end], text[end:]

@@ -142,6 +142,8 @@ class Table:
     def _tell_lack(self, lines: Sequence[str]) -> None:
         if self.header is not None:
             self.lack = self.lack or "a score table without rows"
+        elif self.refused:
+            self.lack = None
         elif above := _other_table(lines):
             self.lack = f"a table without any of the six columns ({one_line(above, 80)!r})"
         self.oddities.append(f"there is {self.lack or 'no score table'}")

@@ -20,14 +20,15 @@ class TaskTable(NamedTuple):
     begin: int
     end: int
     beside: list[str]
+    unsure: list[str]  # heads of numbers, where which of them are the scores can't be told
 
 
 def tables_in(lines: Sequence[str]) -> Iterator[TaskTable]:
-    """Each table of scores with at least two rows for tasks, under a line that names its columns."""
+    """Each table with at least two rows for tasks, under a line that names its columns."""
     at = 0
     while at < len(lines):
         table = None if is_rule(lines[at]) or is_aside(lines[at]) else _table_at(lines, at)
-        if table and table.scores:
+        if table:
             yield table
         at = table.end if table else at + 1
 
@@ -78,7 +79,8 @@ def _read(heads: list[str], rows: list[list[str]], task: int, begin: int, end: i
             percent = "%" if (in_percent(heads[task]) or in_percent(heads[at])) and is_plain(row[at]) else ""
             called = row[name] if name is not None else "" if is_own(heads[at]) or letters_of(heads[at]) in _MEAN else heads[at]
             scores.append((called.strip("*` "), column, Score(row[at] + percent, f"{row[task]}: {doubt}" if doubt else "")))
-    return TaskTable(scores, begin, end, [heads[at] for at in others if at not in kept and at != name])
+    unsure = [heads[at] for at in numbers] if not kept else []
+    return TaskTable(scores, begin, end, [] if unsure else [heads[at] for at in others if at not in kept and at != name], unsure)
 
 
 def _kept(heads: Sequence[str], numbers: Sequence[int]) -> list[int]:
