@@ -1,8 +1,11 @@
 """Old records: numbers that may be no scores, or another's, are told and left out; what is plainly a score is read."""
 
+import gzip
+
 import pytest
 
 from agent.earlier.record import OldRecord, parse
+from agent.errors import BadInput
 
 TOP = "Name: ours\nSuccess: true\n\n"
 LIST = "compression: 0.1\nmemorization: 0.2\n"
@@ -93,6 +96,7 @@ def test_a_row_of_a_system_is_read_whatever_words_it_has(label: str) -> None:
         ("model,metric,Compress,Memorize\na_net,acc,0.1,0.2\na_net,loss,0.9,0.9\n", [("a_net", "0.1", "0.2")]),
         ("model,split,Compress,Memorize\na_net,train,0.9,0.9\na_net,test,0.1,0.2\n", [("a_net", "0.1", "0.2")]),
         ('model,Compress,Memorize,notes\na_net,0.1,0.2,"best, so far"\nb_net,0.9,0.9,"INVALID, leaks"\n', [("a_net", "0.1", "0.2")]),
+        ("split,Compress,Memorize\ntrain,0.9,0.9\ntest,0.1,0.2\n", [("ours", "0.1", "0.2")]),
         ("parent,child,Compress,Memorize\nb_net,a_net,0.1,0.2\n", [("a_net", "0.1", "0.2")]),
         ("author,experiment,Compress,Memorize\nanna,a_net,0.1,0.2\n", [("a_net", "0.1", "0.2")]),
         # What is said below of all, and what can't be told.
@@ -187,7 +191,7 @@ def test_the_labels_of_the_record_count_and_what_differs_is_none_and_told(text: 
 @pytest.mark.parametrize(
     ("written", "name"),
     [
-        ("**a_net**", "a_net"), ("1. a_net", "a_net"), ("~~b_net~~ a_net", "a_net"), ("[a_net](https://example.org/x)", "a_net"), ("<b>a_net</b>", "a_net"), ("a_net.", "a_net"),
+        ("**a_net**", "a_net"), ("1. a_net", "a_net"), ("~~b_net~~ a_net", "a_net"), ("[a_net](https://example.org/x)", "a_net"), ("<b>a_net</b>", "a_net"), ("a_net.", "a_net"), ("a_net - doubles its state", "a_net"),
         ("wider state with 2x heads", "wider state with 2x heads"), ("(tbd)", None), ("see above", None), ("???", None), ("The modification is called `a_net`.", None),
     ],
 )  # fmt: skip
@@ -195,3 +199,9 @@ def test_a_name_is_told_from_its_markup_and_from_what_is_none(written: str, name
     found = parse(f"{TABLE}\n--- Insights ---\nIt helps.\n\nName\n{written}\n\nSuccess\ntrue\n".encode())
     assert (found.name, found.success, found.insights) == (name, True, "It helps.")
     assert name or told(found, f"the name is none: {written!r}")
+
+
+@pytest.mark.parametrize(("data", "form"), [(b"PK\x03\x04...", "a ZIP archive"), (gzip.compress(b"x"), "compressed by gzip"), (b" \n", "empty"), (b"<html><body>", "HTML")])
+def test_what_is_no_text_is_refused_by_what_it_is(data: bytes, form: str) -> None:
+    with pytest.raises(BadInput, match=f"^it is {form}, not a printed record$"):
+        parse(data)

@@ -191,8 +191,7 @@ def _value(value: str, word: str) -> str:
     if part or word != "name":
         return part[2] if part else bare(value.removeprefix("- "))
     found = bare(re.sub(r"^(?:[-*]|\d+[.)])\s+", "", _TAG.sub("", _LINK.sub(r"\1", _STRUCK.sub("", value))).strip()))
-    if len(found.split()) == 1:
-        found = found.rstrip(".,;")
+    found = re.sub(r"^(\w+_\w+)(?:[.,;]| [-\u2013\u2014] .*)$", r"\1", found)  # what follows says what it is
     is_sentence = len(found.split()) > 3 and found.endswith((".", "!", "?"))
     return "" if is_sentence or found.strip("()[]?. ").lower() in _NO_NAME or re.fullmatch(r"<.*>", found) else found
 

@@ -14,7 +14,7 @@ from ..text import one_line
 from . import labels
 from .aside import marked, unmarked
 from .by_task import begin_of_all_six, by_task
-from .dress import undressed
+from .dress import other_form, undressed
 from .header import is_header
 from .table import STAMP, Table
 from .values import Line
@@ -74,7 +74,9 @@ def _bad_bytes(data: bytes) -> str | None:
 
 
 def parse(data: bytes) -> OldRecord:
-    """Read one record. Raises BadInput where there are several, which would be mixed."""
+    """Read one record. Raises BadInput where there are several, which would be mixed, or no text."""
+    if form := other_form(data):
+        raise BadInput(f"it is {form}, not a printed record")
     text, assumed = decode(data)
     oddities = [assumed] if assumed else []
     text, logged = undressed(text.replace("\r\n", "\n").replace("\r", "\n"), oddities)
@@ -111,8 +113,8 @@ def parse(data: bytes) -> OldRecord:
     insights = unmarked(insights).strip("\n")
     if mark and not insights.strip():
         oddities.append("the insights are empty")
-    stamp_ = _stamp(head, logged, oddities)
-    return OldRecord(tuple(lines), stamp_, insights or None, said.name, said.success, tuple(dict.fromkeys(map(unmarked, oddities))), table.lack and unmarked(table.lack))
+    when = _stamp(head, logged, oddities)
+    return OldRecord(tuple(lines), when, insights or None, said.name, said.success, tuple(dict.fromkeys(map(unmarked, oddities))), table.lack and unmarked(table.lack))
 
 
 def _is_json(text: str) -> bool:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .cells import cells_of, is_cell, is_plain, number_in
+from .cells import ABSENT, cells_of, is_cell, is_plain, number_in
 from .header import Header
 from .titles import disqualifies, in_percent
 
@@ -71,4 +71,4 @@ def _values(heads: Sequence[str], columns: Sequence[str | None], cells: Sequence
 
 def _told(name: str) -> str:
     name = name.strip("*` ")
-    return "" if name.lower() in ("nan", "none") else name
+    return "" if name.lower() in ABSENT else name

@@ -88,7 +88,7 @@ class Table:
         elif not self.rows:
             self._tell_lack(lines)
         self._tell_what_stands_above(lines, turned.begin if turned and turned.rows else None)
-        named = [("" if is_own(name) and letters_of(name) != "ours" else name, values) for name, values in self._of_systems(named)]
+        named = self._of_systems([("" if is_own(name) and letters_of(name) != "ours" else name, values) for name, values in named])
         self._tell_what_is_left_out([name for name, _ in named])
         return distinct([Line(name, known(name, values, self.oddities)) for name, values in self._on_one_scale(named)], self.oddities)
 
@@ -99,11 +99,11 @@ class Table:
     def _of_systems(self, named: Rows) -> Rows:
         """Without rows of figures that are worked out of others, of differences among them."""
         figures = [name for name, _ in named if is_figure(name)]
-        if figures:
-            self.oddities.append(f"rows of what is worked out of others stay in record.txt alone: {one_line(', '.join(figures), 80)}")
         signed = [name for name, values in named if not is_figure(name) and is_difference(values.values())]
-        if signed:
-            self.oddities.append(f"rows of differences, each with a sign, stay in record.txt alone: {one_line(', '.join(signed), 80)}")
+        for what, names in (("of what is worked out of others", figures), ("of differences, each with a sign,", signed)):
+            if names:
+                self.refused.append(f"rows {what} stay in record.txt alone: {one_line(', '.join(names), 80)}")
+                self.oddities.append(self.refused[-1])
         return [(name, values) for name, values in named if not is_figure(name) and not is_difference(values.values())]
 
     def _on_one_scale(self, named: Rows) -> Rows:

@@ -68,7 +68,6 @@ _PHRASES = [
     (re.compile(r"\bspeed-?ups?\b"), " speedup "),
     (re.compile(r"\b(?:epoch|step) 1\b|\b(?:1|one|first) (?:epoch|step)\b"), " early "),
     (re.compile(r"\b(?:s\.e\.m\.?|s\.d\.?|s\.e\.)(?!\w)"), " sd "),
-    (re.compile(r"\bsub-?/?linear\b"), " "),
     (re.compile(r"\btraining (?:acc\w*|set|scores?|results?|progress)\b"), " train "),
 ]  # fmt: skip
 _WORD = re.compile(r"[^\W_]+|[\u0394\u03b4\u00b1\u03c3%]")
