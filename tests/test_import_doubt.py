@@ -57,7 +57,7 @@ def test_a_table_under_words_of_something_else_is_told_and_not_read(title: str, 
 
 @pytest.mark.parametrize(
     "title",
-    ["Delta rule variants", "Tanh on the error before its update", "Learning rate sweep", "lr 5e-4, dropout 0.1", "3 seeds, mean \u00b1 std", "Results without the leak", "ours vs a_net", "Row norm variants"],
+    ["Delta rule variants", "Error-driven updates", "Tanh on the error before its update", "Learning rate sweep", "lr 5e-4, dropout 0.1", "3 seeds, mean \u00b1 std", "Results without the leak", "ours vs a_net", "Row norm variants"],
 )
 def test_a_table_under_words_that_systems_and_runs_are_described_by_is_read(title: str) -> None:
     assert scores(f"{title}\n\n{TABLE}\n--- Insights ---\nIt helps.\n") == [("a_net", "0.1", "0.2")]
@@ -80,7 +80,7 @@ def test_a_row_of_no_system_is_told_and_not_read(label: str) -> None:
     assert told(found, label)
 
 
-@pytest.mark.parametrize("label", ["tanh_on_error", "delta rule", "weight decay gate", "a_net (noise injection)", "loss_weighted_net", "top 25% state", "k=0.5 gate", "no error gate"])
+@pytest.mark.parametrize("label", ["tanh_on_error", "norm_decay", "delta rule", "weight decay gate", "a_net (noise injection)", "loss_weighted_net", "top 25% state", "k=0.5 gate", "no error gate"])
 def test_a_row_of_a_system_is_read_whatever_words_it_has(label: str) -> None:
     assert scores(f"{TOP}{TABLE}| {label} | 0.3 | 0.4 |\n")[1:] == [(label, "0.3", "0.4")]
 

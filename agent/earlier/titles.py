@@ -56,7 +56,7 @@ _QUALIFIES = _set("status metric split phase stage measure quantity kind type su
 
 _PHRASES = [
     (re.compile(r"[\u0394\u03b4]?[ -]*\bdeltas?[ -]+(?:rule|net)\w*|[\u0394\u03b4][ -]?(?:rule|net)|\brank[ -]+(?:one|two|\d+)\b|\blow-rank\b"), " "),
-    (re.compile(r"\berrors? +(?!(?:rates?|per|of|in|by|for|over|bars?)\b)\w+"), " "),  # systems bound it, or update before it
+    (re.compile(r"\berrors?[ -]+(?!(?:rates?|per|of|in|by|for|over|bars?)\b)\w+"), " "),  # systems bound it, or update before it
     (re.compile(r"(?:\u00b1|\+/-)\s*(?:std|sd|s\.?d\.?|sem|s\.?e\.?m?\.?|stderr|standard \w+|\d+ ?sigma)\b"), " "),  # how a score is written
     (re.compile(r"\b(?:no|without(?: the| a)?|fixed(?: the| a)?|corrected for(?: the| a)?|free of) (?:\w+ )?leak\w*|\bleak\w*(?: \w+)? (?:was |is |are |were )?(?:fixed|corrected)"), " "),
     (re.compile(r"\b(?:lr|learning[ _-]rate|dropout|weight[ _-]decay|decay|noise|beta|temperature)s?\s*(?:=|:|of)?\s*\d[\w.-]*"), " "),  # given, not told of
@@ -101,7 +101,7 @@ def holds_no_scores(title: str, *, first: bool) -> bool:
     """Whether words say that what follows is void, measured otherwise or not at all, or differences where scores came `first`."""
     if _RAISED.match(title):
         return False
-    words = set(words_of(_IDENTIFIER.sub(lambda name: name[0] if is_figure(name[0]) else " ", title)))
+    words = set(words_of(_IDENTIFIER.sub(lambda name: name[0] if _all_of_figures(name[0]) else " ", title)))
     if _is_long(title):
         opens = title.rstrip().endswith(":") and set(words_of(title)[:1]) & (_OTHERWISE | _UNMEASURED)
         return bool(opens or words & _VOID_FOR_SURE) and not _CORRECTED.search(title)
@@ -134,7 +134,7 @@ def owner(title: str) -> str | None:
     if not names or of_scores(title):
         return "" if of_scores(title) else None
     sound = len(names) == 1 and (not words_of(rest) or set(words_of(_COUNTED.sub("", rest))) <= _SCORES | _FILLER)
-    return names[0] if sound and not is_figure(names[0]) else None
+    return names[0] if sound and not _all_of_figures(names[0]) else None
 
 
 def one_word(title: str) -> str | None:
@@ -153,7 +153,8 @@ def is_figure(name: str) -> bool:
     """Whether a row or a column is worked out of others, stands along an axis, or is no score at all."""
     bare = re.sub(r"[(\[][^()\[\]]*[)\]]\s*$", "", name).strip()
     aside = name[len(bare) :]
-    if _all_of_figures(bare) or (aside and (_all_of_figures(aside) or set(words_of(aside)) & _VOID)):
+    of_settings = "_" in bare and set(words_of(bare)) <= _SETTINGS  # as `norm_decay`
+    if (_all_of_figures(bare) and not of_settings) or (aside and (_all_of_figures(aside) or set(words_of(aside)) & _VOID)):
         return True
     words = words_of(bare)
     behind = " " in bare and words[-1:] and words[-1] in _LAST and not {"no", "without", "with", "on"} & set(words)
