@@ -143,6 +143,6 @@ A record, of which any part may be missing:
   true
 
 Columns stand between blanks, tabs, commas, semicolons or bars, or a task has
-a line of its own; the tasks in any spelling, scores from 0 to 1 or with a
-percent sign. One record a file."""
+a line of its own, under no title or one such as 'Results'; the tasks in any
+spelling, scores from 0 to 1 or with a percent sign. One record a file."""
 """What `agent import --help` shows of the files it takes."""

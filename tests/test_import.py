@@ -16,7 +16,7 @@ from agent import history, listing, policy
 from agent.earlier.cells import is_plain
 from agent.earlier.importer import Imported, import_files
 from agent.earlier.record import decode, parse
-from agent.earlier.table import Line
+from agent.earlier.values import Line
 from agent.errors import BadInput
 from agent.options import RECORD_FORM
 from agent.records import COLUMNS
@@ -85,7 +85,7 @@ def test_a_table_wrapped_by_its_printer_is_joined() -> None:
         (record(PLAIN, "..  ...  ...  ...  ...  ...  ...  ..."), "the table has a line of dots: rows of it are not in this record"),
         (record(PLAIN, "..  ...  ...", "[17 rows x 7 columns]"), "16 of the table's 17 rows are not in this record"),
         (record() + "\nError\n\nout of memory\n", "what stands behind the name or the success flag stays in record.txt alone: 'Error'"),
-        (record() + "\nSuccess\n\nfalse\n", "there are 2 success flags, of which the last counts: true, false"),
+        (record() + "\nSuccess\n\nfalse\n", "there are 2 success flags, of which none is taken: true, false"),
         (record(PLAIN.replace("0.410000", "1_0")), "the row 'plain_net' has '1_0' as Compress, which is no plain number: it stays in record.txt alone"),
         (record(PLAIN.replace("0.410000", "\u0661")), "the row 'plain_net' has '\u0661' as Compress, which is no plain number: it stays in record.txt alone"),
     ],

@@ -1,165 +1,170 @@
-"""Scores that stand a task a line: one system, or a column for each."""
+"""Scores that stand a task a line: of one system, or of each under its own title.
+
+Nothing over a column says there what the numbers are: what stands over the lines must, or be nothing at all.
+"""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ..records import COLUMNS
-from .cells import ABSENT, MARKS, cells_of, is_cell, is_plain, is_rule, letters_of, plain
-from .header import column_of
-from .titles import holds_no_scores, in_percent, of_baseline
+from ..text import one_line
+from .aside import is_aside, is_fence
+from .cells import is_plain, is_rule, plain
+from .task_lines import Score, scores_in
+from .task_tables import TaskTable, tables_in
+from .titles import holds_no_scores, in_percent, is_corrected, of_baseline, one_word, owner
 
-_VALUE = ("score", "scores", "accuracy", "acc", "value", "result", "testaccuracy", "bestaccuracy")  # over the numbers of a system
-_OWN = (*_VALUE, "values", "results", "ours", "measured", "metrics", "metric")  # names nobody: what the record is of
-_BULLET = re.compile(r"^\s*[-*+]\s+")
-_PAIR = re.compile(r"\s*[\"'`*]*([A-Za-z][A-Za-z _-]{2,40}?)[\"'`*]*(?:\s*[:=]\s*|\s+)[\"'`*]*([0-9.,].*?)[\"'`*]*\s*")
-_LABEL = re.compile(r"^[\s#*-]*(?:model|name|variant|system|method|operator|architecture|candidate)[ \t*]*[:=]", re.IGNORECASE)
 SERIES = re.compile(r"Name: (.+), dtype: \w+")  # what pandas prints below one
-_MARKS_OF_TITLES = " \t#*_:=-`'\"[]"
-_APART = re.compile(r"[,;]\s|[,;]$")
-_NONE = re.compile(r"\s*[\"'`*]*([A-Za-z][A-Za-z _-]{2,40}?)[\"'`*]*\s*[:=]\s*[\"'`*]*(\.?nan|null|none|n/?a|-+|oom|failed|crashed|diverged|inf)[\"'`*]*\s*", re.IGNORECASE)
-_REMARK = re.compile(r"\s*\([^()]*[A-Za-z][^()]*\)\s*$")  # behind a score: `(baseline 0.487)`
+_BESIDE = re.compile(r"\s*[-*+]?\s*[\w .%()/\"'*-]+?\s*[:=]\s*[-+]?\d[\d.,eE+-]*\s*%?,?\s*")  # another number among those of tasks
+_FLAG = re.compile(r"[\s#*-]*success[*]*\s*[:=]", re.IGNORECASE)  # no title, whatever it says
+_BRACKETS = " \t{}[](),;"
 
 
 class ByTask(NamedTuple):
-    """The scores of each system, named where a line over them says how, and the lines up to the last task."""
+    """The scores of each system, the lines up to the last of them, and a sentence for all that was not taken."""
 
     rows: list[tuple[str, dict[str, str]]]
+    begin: int
     end: int
-    otherwise: list[str]  # titles of what is no score
-    beside: list[str]  # columns of what is none
+    oddities: list[str]
 
 
 class _Block(NamedTuple):
-    """The line above the tasks of a system, or of several beside each other, each task's cells, and what names it below."""
+    """Tasks under one title, or under one head of a column, and the last of their lines."""
 
-    above: str
-    cells: dict[str, list[str]]
-    below: str = ""
+    title: str
+    scores: list[tuple[str, Score]]
+    begin: int
+    end: int
+    below: str = ""  # what names it there
+    head: str | None = None  # of a table
+
+    @property
+    def is_of_scores(self) -> bool:
+        return len({task for task, _ in self.scores}) > 1 and any(is_plain(plain(score.text)) for _, score in self.scores)
 
 
 def by_task(lines: Sequence[str]) -> ByTask | None:
-    """None where fewer than two tasks have a line or a part of one; a title, or a task that comes again, begins the next system."""
-    blocks, above, end, title = list[_Block](), "", 0, False
-    for at, line in enumerate(lines):
-        named = SERIES.fullmatch(line.strip())
-        told = {} if named else _scores(line)
-        if told and (not blocks or title or not blocks[-1].cells.keys().isdisjoint(told)):
-            blocks.append(_Block(above, {}))
-        if told:
-            blocks[-1].cells.update(told)
-            end, title = at + 1, False
-        elif blocks and named:
-            blocks[-1], end = blocks[-1]._replace(below=named[1]), at + 1
-        elif not is_rule(line):
-            title = _is_title(line)
-        above = above if is_rule(line) else "" if named else line
-    sound = [block for block in blocks if len(block.cells) > 1 and len({len(cells) for cells in block.cells.values()}) == 1]
-    otherwise = [block.above for block in sound if _is_otherwise(block)]
-    sound = [block for block in sound if not _is_otherwise(block) and _any_number(block)]
-    if not sound and not otherwise:
+    """None where there are no two tasks with a score each, nor a list that is told to be of something else."""
+    tables = list(tables_in(lines))
+    blocks = [*_of_tables(lines, tables), *_of_lines(lines, {at for table in tables for at in range(table.begin, table.end)})]
+    oddities = [f"columns beside the scores stay in record.txt alone: {one_line(', '.join(filter(None, table.beside)), 80)}" for table in tables if any(table.beside)]
+    oddities += [f"which of the columns {one_line(', '.join(table.unsure), 80)} holds the scores can't be told" for table in tables if table.unsure]
+    names = _named(sorted(blocks, key=lambda block: block.end))
+    own = list[tuple[str, _Block]]()
+    for block, name in names:
+        if name is not None:
+            own.append((name, block))
+        elif block.is_of_scores:
+            oddities.append(_otherwise(block.title))
+    of_each = {name: [block for of, block in own if of == name] for name in dict.fromkeys(name for name, _ in own)}
+    told = {name: blocks for name, blocks in of_each.items() if len({task for block in blocks for task, _ in block.scores}) > 1}
+    rows = [(name, _joined(name, blocks, oddities)) for name, blocks in told.items()]
+    rows = [(name, values) for name, values in rows if any(map(is_plain, map(plain, values.values())))]
+    if not rows and not oddities:
         return None
-    rows, beside = list[tuple[str, dict[str, str]]](), list[str]()
-    for block in sound:
-        found, left = _rows(block, one_of_many=len(sound) > 1)
-        rows, beside = rows + found, beside + left
-    return ByTask(rows, end if rows else 0, otherwise, beside)
-
-
-def _is_title(line: str) -> bool:
-    """Whether a line over tasks begins another system: by a label or one name, or by what it says of its figures."""
-    name = line.strip(_MARKS_OF_TITLES)
-    alone = len(name.split()) == 1 and ("_" in name or line.rstrip().endswith(":") or line.startswith("#"))
-    return alone or _LABEL.match(line) is not None or holds_no_scores(line, first=True) or of_baseline(line) is not None
-
-
-def _width(block: _Block) -> int:
-    return len(next(iter(block.cells.values())))
-
-
-def _is_otherwise(block: _Block) -> bool:
-    """Whether a title says that these are no scores; names of columns say so of each column."""
-    return not _names(block.above, _width(block)) and holds_no_scores(block.above, first=True)
-
-
-def _any_number(block: _Block) -> bool:
-    return any(is_plain(plain(cell)) for cells in block.cells.values() for cell in cells)
-
-
-def _rows(block: _Block, *, one_of_many: bool) -> tuple[list[tuple[str, dict[str, str]]], list[str]]:
-    """The systems of a block by name, and its columns of no score."""
-    width = _width(block)
-    names = _names(block.above, width)
-    scores = [at for at, name in enumerate(names) if letters_of(name) in _VALUE]
-    sound = [at for at in range(width) if not any(_is_difference(cells[at]) for cells in block.cells.values())]
-    kept = scores[:1] or [at for at in sound if not names or not holds_no_scores(names[at], first=True)]  # beside it may stand a spread or a rank
-    mark = "%" if in_percent(block.above) else ""
-    figures = [{column: cells[at] + mark * is_plain(cells[at]) for column, cells in block.cells.items()} for at in kept]
-    called = ["" if letters_of(name) in _OWN else name for name in names]
-    title = _title(block, width, one_of_many=one_of_many)
-    rows = [(title if scores or not names else called[at], values) for at, values in zip(kept, figures, strict=True)]
-    return rows, [name for at, name in enumerate(names) if at not in kept]
-
-
-def _title(block: _Block, width: int, *, one_of_many: bool) -> str:
-    """What the line above a single system calls it: a baseline; or what stands below; or, of one of many, one word."""
-    if width == 1 and (baseline := of_baseline(block.above)):
-        return baseline
-    word = _LABEL.sub("", block.above).strip(_MARKS_OF_TITLES)
-    names_it = one_of_many and width == 1 and len(word.split()) == 1 and letters_of(word) not in _OWN
-    return block.below or (word if names_it else "")
+    begin, end = min((block.begin for _, block in own), default=0), max((block.end for _, block in own), default=0)
+    return ByTask(rows, begin, end if rows else 0, oddities)
 
 
 def begin_of_all_six(lines: Sequence[str]) -> int | None:
     """Where lines begin that follow one another and tell of a task each, of all six; None where there are none."""
     seen = dict[str, int]()
     for at, line in enumerate(lines):
-        told = _scores(line)
+        told = {} if is_aside(line) else scores_in(line)
         seen = {**seen, **dict.fromkeys(told, at)} if told else {}
         if len(seen) == len(COLUMNS):
             begin = min(seen.values())
-            title = next((above for above in reversed(lines[:begin]) if not is_rule(above)), "")
-            return None if holds_no_scores(title, first=True) else begin
+            return None if owner(_title_over(lines[:begin])) is None else begin
     return None
 
 
-def _scores(line: str) -> dict[str, list[str]]:
-    """The tasks that a line tells of, and their cells."""
-    return _in_a_line(line) or _row(line)
+def _title_over(lines: Sequence[str]) -> str:
+    return next((line for line in reversed(lines) if not _says_nothing(line) and not _BESIDE.fullmatch(line)), "")
 
 
-def _in_a_line(line: str) -> dict[str, list[str]]:
-    """Of `Compress: 0.3, Memorize: 0.4`, also in braces: each task and its score, where nothing else stands there but a remark behind one."""
-    text = _REMARK.sub("", _BULLET.sub("", line).strip().strip("{}"))
-    if (none := _NONE.fullmatch(text)) and (column := column_of(none[1])):
-        return {column: ["nan"]}
-    parts = [part for part in _APART.split(text) if part.strip()]
-    pairs = [(column_of(match[1]), match[2]) for match in map(_PAIR.fullmatch, parts) if match]
-    scores = {column: [text] for column, text in pairs if column and is_plain(plain(text))}
-    of_the_first = len(scores) == 1 and pairs[0][0] in scores and re.match(r"[^:=]{3,45}[:=]", parts[0])  # `Compress: 0.51, up from 0.48`
-    return scores if len(scores) == len(parts) or of_the_first else {}
+def _says_nothing(line: str) -> bool:
+    return is_rule(line) or is_aside(line) or is_fence(line) or not line.strip(_BRACKETS) or _FLAG.match(line) is not None
 
 
-def _row(line: str) -> dict[str, list[str]]:
-    """The task in front of a line of a table, and its numbers."""
-    for mark in MARKS:
-        first, *cells = cells_of(line, mark) if mark == "" or mark in line else [""]
-        column = column_of(first.strip("*` "))
-        numbers = [cell for cell in cells if cell.lower() not in ABSENT]
-        if column and not all(map(_is_difference, numbers)) and all(map(is_cell, numbers)):
-            return {column: cells}
-    return {}
+def _otherwise(title: str) -> str:
+    if holds_no_scores(title, first=True):
+        return f"the table under {one_line(title, 60)!r} holds no scores: it stays in record.txt alone"
+    return f"whether the numbers under {one_line(title, 60)!r} are scores of this record can't be told: they stay in record.txt alone"
 
 
-def _is_difference(cell: str) -> bool:
-    return cell[:1] in ("+", "-", "\u2212") and cell.lower() not in ABSENT
+def _of_tables(lines: Sequence[str], tables: Sequence[TaskTable]) -> Iterator[_Block]:
+    for before, table in zip([None, *tables], tables, strict=False):
+        title = _title_over(lines[before.end if before else 0 : table.begin])
+        mark = "%" if in_percent(title) else ""
+        for name in dict.fromkeys(name for name, _, _ in table.scores):
+            scores = [(task, score._replace(text=score.text + mark * is_plain(score.text))) for called, task, score in table.scores if called == name]
+            yield _Block(title, scores, table.begin, table.end, head=name)
 
 
-def _names(above: str, width: int) -> list[str]:
-    """What the line over the first task calls its columns; nothing where it is no such line."""
-    for mark in MARKS:
-        cells = cells_of(above, mark) if mark == "" or mark in above else []
-        if len(cells) not in (width, width + 1) or len(cells) < 2 or any(map(is_cell, cells[-width:])):  # numbers name nothing
-            continue
-        return cells[-width:]
-    return []
+def _of_lines(lines: Sequence[str], taken: set[int]) -> list[_Block]:
+    """Tasks a line each; a title, or a task that comes again behind an empty line, begins the next."""
+    blocks, title, opens, gap = list[_Block](), "", True, False
+    for at, line in enumerate(lines):
+        if at in taken:
+            title, opens = "", True
+        elif _says_nothing(line):
+            gap = gap or not line.strip()
+        elif named := SERIES.fullmatch(line.strip()):
+            if blocks:
+                blocks[-1] = blocks[-1]._replace(below=named[1], end=at + 1)
+            title, opens = "", True
+        elif told := scores_in(line):
+            again = blocks and gap and any(task in told for task, _ in blocks[-1].scores)
+            if opens or again:
+                blocks.append(_Block(title if opens else "", [], at, at))
+            mark = "%" if in_percent(blocks[-1].title) else ""
+            scores = [(task, score._replace(text=score.text + mark * is_plain(score.text))) for task, score in told.items()]
+            blocks[-1] = blocks[-1]._replace(scores=blocks[-1].scores + scores, end=at + 1)
+            opens, gap = False, False
+        elif not _BESIDE.fullmatch(line) and (gap or not blocks or _is_title(line)):
+            title, opens, gap = line, True, False
+    return blocks
+
+
+def _is_title(line: str) -> bool:
+    """Whether a line between tasks is one: by how it is written, or by what it says of the figures below."""
+    return line.rstrip().endswith((":", "{")) or line.startswith("#") or (owner(line) or one_word(line)) is not None or holds_no_scores(line, first=True)
+
+
+def _named(blocks: Sequence[_Block]) -> list[tuple[_Block, str | None]]:
+    """Each with the name of its system, '' for that of the record; None where it is none, or can't be told."""
+    owners = [owner(block.title) for block in blocks]
+    words = [one_word(block.title) for block in blocks]
+    lists = [at for at, block in enumerate(blocks) if not block.head and not block.below and block.is_of_scores]
+    of_one_word = len(lists) > 1 and all(words[at] or of_baseline(blocks[at].title) for at in lists)
+    return [(block, _name(block, whose, word if of_one_word else None)) for block, whose, word in zip(blocks, owners, words, strict=True)]
+
+
+def _name(block: _Block, whose: str | None, word: str | None) -> str | None:
+    if block.head is not None and holds_no_scores(block.title, first=True):
+        return None
+    return block.below or block.head or (whose if whose is not None else word if word or block.head is None else "")
+
+
+def _joined(name: str, blocks: Sequence[_Block], oddities: list[str]) -> dict[str, str]:
+    """One value for each task; where a line says that it is none, or several differ and none is marked as the right one, none is kept, and that is told."""
+    values = dict[str, str]()
+    doubts = {score.doubt: task for block in blocks for task, score in block.scores if score.doubt}
+    if doubts:
+        shown = ", ".join(repr(one_line(doubt, 80)) for doubt in list(doubts)[:3])
+        oddities.append(f"no score of {', '.join(dict.fromkeys(doubts.values()))} is taken from {shown}" + ", ..." * (len(doubts) > 3))
+    for task in dict.fromkeys(task for block in blocks for task, _ in block.scores):
+        told = [(score, is_corrected(block.title)) for block in blocks for of, score in block.scores if of == task]
+        sound = [score for score, _ in told if not score.doubt]
+        right = [score for score, by_title in told if not score.doubt and (score.corrected or by_title)]
+        different = dict.fromkeys(plain(score.text) for score in right or sound)
+        if len(different) > 1:
+            whose = f" of {one_line(name, 60)!r}" if name else ""
+            oddities.append(f"there are {len(different)} scores{whose} for {task}, of which none is taken: {one_line(', '.join(different), 80)}")
+        elif different:
+            values[task] = (right or sound)[-1].text
+        if right and len(told) > 1:
+            oddities.append(f"of {len(told)} scores for {task} the corrected one is taken: {one_line(right[-1].text, 40)}")
+    return values

@@ -12,6 +12,16 @@ _LOGGED = re.compile(
 _PREFIXES = {"a mark of quotation": _QUOTED, "the time and level of a log": _LOGGED}
 
 
+_FORMS = {b"PK\x03\x04": "a ZIP archive", b"\x1f\x8b": "compressed by gzip", b"%PDF": "a PDF", b"<!doctype html": "HTML", b"<html": "HTML"}
+
+
+def other_form(data: bytes) -> str | None:
+    """What a file is that holds no printed text; None where it may hold one."""
+    begin = data[:1000].lstrip(b"\xef\xbb\xbf \t\r\n")[:20]
+    found = next((form for mark, form in _FORMS.items() if begin.startswith(mark) or begin.lower().startswith(mark)), None)
+    return found if data.strip() else "empty"
+
+
 def undressed(text: str, oddities: list[str]) -> tuple[str, str | None]:
     """The text without colours, characters that show nothing, and what every line begins with; and the time of its first line in a log."""
     plain = _UNSEEN.sub("", _COLOUR.sub("", text))

@@ -3,15 +3,17 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from ..records import COLUMN_OF, COLUMNS
+from .aside import is_aside
 from .cells import MARKS, cells_of, letters_of, number_in
 
 _SPELLINGS = {re.sub("[^a-z]", "", name.lower()): column for task, column in COLUMN_OF.items() for name in (task, column)}
 _SHORT = {"icr": "Context Recall", "incontext": "Context Recall"}
 _SHORT |= {short: f"{kind} Recall" for kind in ("Fuzzy", "Noisy") for short in (kind.lower(), f"{kind.lower()}icr")}
-_WORDS = ("name", "model", "variant", "method", "operator", "architecture", "system", "config", "run", "unnamed0", "")  # over names
+_WORDS = ("name", "model", "variant", "method", "operator", "architecture", "system", "candidate", "experiment", "child", "config", "run", "unnamed0", "")  # over names
+_OTHERS = ("parent", "baseline", "base", "author", "user", "group", "gpu", "date", "split", "status", "metric", "phase", "seed", "notes", "note")  # over what names none
 _PHRASE = "|".join(re.escape(column) for column in COLUMNS)
 _ONE_BLANK = re.compile(rf"(.*?)((?: ?\b(?:{_PHRASE})){{2,}})", re.IGNORECASE)
 _ASIDE = re.compile(r"\(([^()]*)\)|\[([^\[\]]*)\]")
@@ -20,6 +22,7 @@ _AS_IT_IS = re.compile(  # what may stand in brackets beside the name of a task:
     re.IGNORECASE,
 )
 _ANOTHER = re.compile(r"(?:train|loss|err|base|std|time|rank|diff|delta)[^/]*/", re.IGNORECASE)  # before a slash
+_ODD = re.compile(r"[\u0394\u03b4\u00b1\u03c3?~<>=]|\+/?-")  # a difference, a spread or a doubt
 _ROOT = re.compile("compress|recall|memori|selective", re.IGNORECASE)
 
 
@@ -41,7 +44,8 @@ class Header:
     def name_at(self) -> int | None:
         """The column of names: the first that is called so, else the first that is none of the six."""
         others = [at for at, column in enumerate(self.columns) if column is None]
-        return next(iter([*self._called(others), *others]), None)
+        first = [at for at in others if letters_of(self.cells[at]) not in _OTHERS]
+        return next(iter([*self._called(others), *first, *others]), None)
 
     @cached_property
     def counts(self) -> bool:
@@ -70,12 +74,18 @@ def is_header(line: str) -> bool:
     return header_of(line) is not None
 
 
+@lru_cache(4096)
 def column_of(cell: str) -> str | None:
     """Which of the six a word stands for, without what is measured: `(%)`, `acc`; memorise is memorize."""
-    if _ANOTHER.search(cell) or not all(_AS_IT_IS.fullmatch(a or b) for a, b in _ASIDE.findall(cell)):
+    if _ANOTHER.search(cell) or _ODD.search(cell) or not all(_AS_IT_IS.fullmatch(a or b) for a, b in _ASIDE.findall(cell)):
         return None
     bare = re.sub(rf"{_ASIDE.pattern}|^.*/", "", cell)
     return _SPELLINGS.get(re.sub("(accuracy|acc|score)?(in)?(percent|pct)?$", "", letters_of(bare)).replace("oris", "oriz"))
+
+
+def names_systems(cell: str) -> bool:
+    """Whether a word stands over a column of names."""
+    return letters_of(cell) in filter(None, _WORDS)
 
 
 def goes_on(line: str) -> bool:
@@ -87,7 +97,7 @@ def header_of(line: str, *, of_a_block: bool = False) -> Header | None:
     """Of a line that names columns: one of the six as it is spelled here, two in any spelling, or any where a table is wrapped."""
     if of_a_block or goes_on(line):
         return Header("", _apart(cells_of(line, "")))
-    if not _ROOT.search(line):
+    if not _ROOT.search(line) or is_aside(line):
         return None
     for mark in MARKS:
         cells = cells_of(line, mark) if mark in line else []

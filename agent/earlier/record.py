@@ -12,17 +12,21 @@ from datetime import UTC, datetime
 from ..errors import BadInput
 from ..text import one_line
 from . import labels
+from .aside import marked, unmarked
 from .by_task import begin_of_all_six, by_task
-from .dress import undressed
+from .dress import other_form, undressed
 from .header import is_header
-from .table import STAMP, Line, Table
+from .table import STAMP, Table
+from .values import Line
 
 _HEADING = re.compile(r"^[ \t]*(?:#+[ \t]*|\*\*)?Insights?[ \t]*(?:\*\*)?[ \t]*(?::(?:\*\*)?|$)", re.MULTILINE | re.IGNORECASE)
 _UNDERLINE = re.compile(r"\s*?(?:[-=~]{3,}|[|>]-?)[ \t]*\n")  # of a heading, or the mark of a text in YAML
 _INSIGHTS = re.compile(r"^[ \t]*-{2,}[ \t]*Insights?[ \t]*-{2,}[ \t]*$", re.MULTILINE | re.IGNORECASE)
 _BARS = str.maketrans("\u2502\u2503\u2551", "|||")
 _RULE = re.compile(r"^[ \t]*[\u2500-\u257f]{2}[ \u2500-\u257f]*$", re.MULTILINE)
-_TOGETHER = re.compile(r"^([ \t]*(?:\*\*)?Name(?:\*\*)?[ \t]*[:=][^\n,;|]*)[,;|][ \t]*((?:\*\*)?Success(?:\*\*)?[ \t]*[:=])", re.MULTILINE | re.IGNORECASE)
+_TOGETHER = re.compile(r"^([ \t]*(?:\*\*)?Name(?:\*\*)?[ \t]*[:=][^\n,;|(]*)[,;|(][ \t]*((?:\*\*)?Success(?:\*\*)?[ \t]*[:=])", re.MULTILINE | re.IGNORECASE)
+_BLANKS = re.compile(r"([^\S\n]{300})[^\S\n]+")  # what is read takes time that grows with the square of such a run
+_IN_CELLS = re.compile(r"^\|[ \t]*Name[ \t]*\|([^|\n]*)\|[ \t]*\n\|[ \t]*Success[ \t]*\|([^|\n]*)\|[ \t]*$", re.MULTILINE | re.IGNORECASE)
 _ALONE = "a file for each can be imported"
 _ENCODINGS = ("utf-8", "gb2312", "cp1252", "latin-1")
 
@@ -70,25 +74,31 @@ def _bad_bytes(data: bytes) -> str | None:
 
 
 def parse(data: bytes) -> OldRecord:
-    """Read one record. Raises BadInput where there are several, which would be mixed."""
+    """Read one record. Raises BadInput where there are several, which would be mixed, or no text."""
+    if form := other_form(data):
+        raise BadInput(f"it is {form}, not a printed record")
     text, assumed = decode(data)
     oddities = [assumed] if assumed else []
     text, logged = undressed(text.replace("\r\n", "\n").replace("\r", "\n"), oddities)
-    text = _TOGETHER.sub(r"\1\n\2", _RULE.sub("", text.translate(_BARS)))
+    text = _IN_CELLS.sub(r"Name: \1\nSuccess: \2", text)
+    text = _BLANKS.sub(r"\1", _TOGETHER.sub(r"\1\n\2", _RULE.sub("", text.translate(_BARS))))
     if (count := min(len(STAMP.findall(text)), len(_INSIGHTS.findall(text)))) > 1:
         raise BadInput(f"it holds {count} records, each with its time stamp and insights: {_ALONE}")
     if _is_json(text):
         raise BadInput("it is JSON, not a printed table")
-    text = _with_its_table_first(text, oddities)
+    text = _with_its_table_first(marked(text), oddities)
     text, in_front = _without_what_stands_in_front(text)
     mark = _INSIGHTS.search(text) or _heading(text)
     head, tail = (text[: mark.start()], text[mark.end() :].lstrip(" \t")) if mark else (text, "")
     if mark and (stamp := STAMP.search(head)):  # labels may stand between the two
         kept, more = labels.split_off(head[stamp.end() :].split("\n"))
         head, in_front = head[: stamp.end()] + "\n".join(kept), in_front + more
+    elif mark:
+        kept, more = labels.split_closing(head.split("\n"))
+        head, in_front = "\n".join(kept), in_front + more
     said = labels.read(tail if mark else head, in_front, oddities, opens=not mark)
-    if said.names > 1 < len(_HEADING.findall(text)) + len(_INSIGHTS.findall(text)):
-        raise BadInput(f"it holds several records, each with its name and insights (the last is {one_line(said.name or '', 60)!r}): {_ALONE}")
+    if len(said.names) > 1 < len(_HEADING.findall(text)) + len(_INSIGHTS.findall(text)):
+        raise BadInput(f"it holds several records, each with its name and insights (the last is {one_line(said.names[-1], 60)!r}): {_ALONE}")
     if not mark:
         head, insights = _without_mark(said.before, oddities, named=bool(said.name))
     else:
@@ -100,10 +110,11 @@ def parse(data: bytes) -> OldRecord:
         lines = [replace(line, name=line.name or said.name) for line in lines]
         only = "only row of the table" if len(lines) == 1 else "one row of the table without a name"
         oddities.append(f"the {only} has no name but that of the record")
-    insights = insights.strip("\n")
+    insights = unmarked(insights).strip("\n")
     if mark and not insights.strip():
         oddities.append("the insights are empty")
-    return OldRecord(tuple(lines), _stamp(head, logged, oddities), insights or None, said.name, said.success, tuple(oddities), table.lack)
+    when = _stamp(head, logged, oddities)
+    return OldRecord(tuple(lines), when, insights or None, said.name, said.success, tuple(dict.fromkeys(map(unmarked, oddities))), table.lack and unmarked(table.lack))
 
 
 def _is_json(text: str) -> bool:
@@ -167,6 +178,7 @@ def _without_mark(text: str, oddities: list[str], *, named: bool) -> tuple[str, 
         end, after = table.end_in(text), "what follows the table"
     else:
         end, after = (0 if named and not table.lack else len(text)), "what else it says"
+    oddities += table.refused
     taken = f": {after} is taken for the insights" if text[end:].strip() else ""
     oddities.append(f"there is no line '--- Insights ---'{taken}")
     return text[:end], text[end:]

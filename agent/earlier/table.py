@@ -1,6 +1,5 @@
 """The score table of an old record: printed in columns, also wrapped into blocks of them, comma-separated, or in Markdown."""
 
-import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -9,33 +8,25 @@ from itertools import pairwise
 
 from ..records import COLUMNS
 from ..text import one_line
+from .aside import is_aside, is_fence
 from .by_task import by_task
-from .cells import ABSENT, MARKS, cells_of, is_cell, is_plain, is_rule, letters_of, number_in, plain
+from .cells import MARKS, cells_of, is_plain, is_rule, letters_of, number_in
 from .header import Header, goes_on, header_of, is_header
-from .titles import holds_no_scores, in_percent, of_baseline
+from .rows import from_the_right, placed
+from .titles import all_in_percent, holds_no_scores, in_percent, is_figure, is_own, of_baseline, owner
+from .values import Line, distinct, is_difference, known
 
 STAMP = re.compile(
     r"^[ \t]*(?:(?:time[ _]?stamp|time|date)[ \t]*[:=][ \t]*)?['\"]?(\d{4})-?(\d\d)-?(\d\d)[_T ](\d\d)[:-]?(\d\d)[:-]?(\d\d)"
     r"(?:[.,]\d+)?[ \t]*(Z|UTC|[+-]\d\d:?\d\d)?['\"]?[ \t]*$", re.MULTILINE | re.IGNORECASE
 )  # fmt: skip
-_FIGURES = (
-    "mean", "average", "avg", "median", "std", "sd", "stderr", "se", "ci", "min", "max", "count", "diff", "difference", "delta", "gain", "improvement",
-    "rank", "pvalue", "chance", "random", "loss", "time", "hours", "seconds", "params", "parameters", "paramsm",
-)  # fmt: skip
-_SPREAD = re.compile(r"[(\[](?:std|sd|stderr|se|ci|\u00b1|rank|loss|time|hours|delta|diff)\b.*[)\]]$", re.IGNORECASE)
-_WRITTEN = "scores are written otherwise than as plain numbers"
-
-
-@dataclass(frozen=True)
-class Line:
-    """One row of the table; a value is its text as printed, made a plain number, absent where it is missing or NaN."""
-
-    name: str
-    values: dict[str, str]
+_BELOW = re.compile(r"\s*(?:Table|Tab\.) *\d+[.:] *(.+?)\.?\s*$", re.IGNORECASE)  # a title that stands there
 
 
 Key = tuple[str, int]
 """Of a row the number or name in front of it, and how many rows before it have the same."""
+Rows = list[tuple[str, dict[str, str]]]
+"""Each with its name."""
 
 
 @dataclass
@@ -51,7 +42,9 @@ class Table:
     printed: int = 0  # rows that the table says it has
     dots: bool = False  # a line of them stands for rows
     percent: bool = False  # so the words over it say
+    below: bool = False  # so the words below it say
     whose: str | None = None  # of a baseline, in words over it
+    refused: list[str] = field(default_factory=list)  # sentences on what may be no scores
     lack: str | None = None  # what is wrong with a table of which no row can be read
     end: int = 0  # the lines up to the last of the table
 
@@ -59,7 +52,7 @@ class Table:
         """Each row with its values joined."""
         above, caption, wrapped, hidden = "", "", False, False
         for at, line in enumerate(lines):
-            if is_rule(line) or STAMP.match(line):
+            if is_rule(line) or is_aside(line) or STAMP.match(line):
                 above = ""
                 continue
             if header := header_of(line, of_a_block=wrapped and not above):
@@ -75,30 +68,53 @@ class Table:
                     self.end = at + 1
             elif self.header is not None and (self._is_of_the_printer(line, self.header, above) or self._take(line, self.header)):
                 self.end = at + 1
+            elif self.header is not None and self.rows and all_in_percent(line):
+                self.below, self.end = True, at + 1
+            elif self.header is not None and self.rows and (what := _BELOW.match(line)) and holds_no_scores(what[1], first=True) and not any(map(is_header, lines[at:])):
+                self._tell_otherwise(line)
+                self.rows, self.header = {}, None
             elif self.header is not None:
                 self.lack = self.lack or f"a score table with no row that can be read ({one_line(line, 80)!r})"
                 self.oddities.append(f"this line of the table is not understood: {one_line(line, 80)!r}")
             caption = "" if self.end == at + 1 else line
             above = line
-        named = [(self.names.get(key, ""), values) for key, values in self.rows.items()]
-        turned = None if self.rows else by_task(lines)
-        for title in turned.otherwise if turned else ():
-            self._tell_otherwise(title)
+        named = [(self.names.get(key, ""), self._in_percent(values)) for key, values in self.rows.items()]
+        turned = None if self.rows else by_task([" " if STAMP.match(line) else line for line in lines])
+        self.oddities += turned.oddities if turned else ()
+        self.refused += turned.oddities if turned and not turned.rows else ()
         if turned and turned.rows:
             self.lack, named, self.end = None, turned.rows, turned.end
             self.oddities.append("the scores stand a task a line")
-            if turned.beside:
-                self.oddities.append(f"columns beside the scores stay in record.txt alone: {one_line(', '.join(turned.beside), 80)}")
         elif not self.rows:
             self._tell_lack(lines)
-        if not (turned and turned.rows):
-            self._tell_what_stands_above(lines)
-        figures = [name for name, _ in named if _is_figure(name)]
-        if figures:
-            self.oddities.append(f"rows of what is worked out of others stay in record.txt alone: {one_line(', '.join(figures), 80)}")
-            named = [row for row in named if not _is_figure(row[0])]
+        self._tell_what_stands_above(lines, turned.begin if turned and turned.rows else None)
+        named = self._of_systems([("" if is_own(name) and letters_of(name) != "ours" else name, values) for name, values in named])
         self._tell_what_is_left_out([name for name, _ in named])
-        return _distinct([Line(name, _known(name, values, self.oddities)) for name, values in named], self.oddities)
+        return distinct([Line(name, known(name, values, self.oddities)) for name, values in self._on_one_scale(named)], self.oddities)
+
+    def _in_percent(self, values: dict[str, str]) -> dict[str, str]:
+        """As words below the table say of all of it."""
+        return {column: text + "%" * (self.below and is_plain(text)) for column, text in values.items()}
+
+    def _of_systems(self, named: Rows) -> Rows:
+        """Without rows of figures that are worked out of others, of differences among them."""
+        figures = [name for name, _ in named if is_figure(name)]
+        signed = [name for name, values in named if not is_figure(name) and is_difference(values.values())]
+        for what, names in (("of what is worked out of others", figures), ("of differences, each with a sign,", signed)):
+            if names:
+                self.refused.append(f"rows {what} stay in record.txt alone: {one_line(', '.join(names), 80)}")
+                self.oddities.append(self.refused[-1])
+        return [(name, values) for name, values in named if not is_figure(name) and not is_difference(values.values())]
+
+    def _on_one_scale(self, named: Rows) -> Rows:
+        """Without the values up to 1 of a table of numbers above 1: whether they are percentages, too, can't be told."""
+        numbers = [number for _, values in named for text in values.values() if is_plain(text) and (number := number_in(text)) is not None]
+        if 2 * sum(1 < number <= 100 for number in numbers) <= len(numbers):
+            return named
+        doubtful = [text for _, values in named for text in values.values() if is_plain(text) and 0 < float(text) <= 1]
+        if doubtful:
+            self.oddities.append(f"most numbers are above 1, so {one_line(', '.join(doubtful), 60)} may be percentages: not taken")
+        return [(name, {column: text for column, text in values.items() if text not in doubtful}) for name, values in named]
 
     def end_in(self, text: str) -> int:
         """Where it ended in the text that was read: at the first empty line after its last row."""
@@ -107,19 +123,27 @@ class Table:
         return len("\n".join(lines[:end]))
 
     def _tell_otherwise(self, title: str) -> None:
-        self.oddities.append(f"the table under {one_line(title, 60)!r} holds no scores: it stays in record.txt alone")
+        self.refused.append(f"the table under {one_line(title, 60)!r} holds no scores: it stays in record.txt alone")
+        self.oddities.append(self.refused[-1])
 
-    def _tell_what_stands_above(self, lines: Sequence[str]) -> None:
-        """Of what comes before the first header, but for its title."""
-        begin = next((at for at, line in enumerate(lines) if is_header(line)), None)
-        before = [line for line in lines[:begin] if not is_rule(line) and not STAMP.match(line)]
-        before, where = (before, "in place of") if begin is None else (before[:-1], "above")
-        if before:
-            self.oddities.append(f"what stands {where} the table stays in record.txt alone: {one_line(before[0], 80)!r}")
+    def _tell_what_stands_above(self, lines: Sequence[str], begin: int | None) -> None:
+        """Of what comes before the table, each paragraph, but for a title that is understood."""
+        begin = next((at for at, line in enumerate(lines) if is_header(line)), None) if begin is None else begin
+        before = ["" if STAMP.match(line) else line for line in lines[:begin]]
+        told = [line for above, line in pairwise(["", *before]) if not is_rule(line) and is_rule(above) and not is_fence(line)]
+        last = next((line for line in reversed(before) if not is_rule(line) and not is_fence(line)), "")
+        if begin is not None and told and (owner(last) is not None or (last == told[-1] and any(repr(one_line(last, 60)) in oddity for oddity in self.oddities))):
+            told = [line for line in told if line != last]
+        if told:
+            where = "in place of" if begin is None else "above"
+            shown = ", ".join(repr(one_line(line, 80)) for line in [*told[:2], *told[2:][-1:]])
+            self.oddities.append(f"what stands {where} the table stays in record.txt alone: {shown}")
 
     def _tell_lack(self, lines: Sequence[str]) -> None:
         if self.header is not None:
             self.lack = self.lack or "a score table without rows"
+        elif self.refused:
+            self.lack = None
         elif above := _other_table(lines):
             self.lack = f"a table without any of the six columns ({one_line(above, 80)!r})"
         self.oddities.append(f"there is {self.lack or 'no score table'}")
@@ -156,10 +180,13 @@ class Table:
 
     def _take(self, line: str, header: Header) -> bool:
         """Whether the line is a row; the number in front of it, else its name, joins blocks."""
-        placed = _placed(line, header, self.percent) or (_from_the_right(line, header, self.percent) if header.mark == "" else None)
-        if placed is None:
+        row = placed(line, header, self.percent) or (from_the_right(line, header, self.percent) if header.mark == "" else None)
+        if row is None:
             return False
-        number, name, values = placed
+        number, name, values, doubt = row
+        if doubt:
+            self.oddities.append(f"the row {one_line(name, 60)!r} is not taken, for it says {one_line(doubt, 60)!r}")
+            return True
         if not number and not name and header.mark == "" and (line.split()[0], 0) in self.rows:
             return False  # the number of a row, and a cell less than there are columns
         front, first = number or name or f"line {len(self.rows)}", next(iter(values), header.cells[0])
@@ -176,69 +203,6 @@ class Table:
         return True
 
 
-Placed = tuple[str, str, dict[str, str]]
-"""Of a row the number in front of it, its name and its values."""
-
-
-def _placed(line: str, header: Header, percent: bool) -> Placed | None:
-    """By the place of each cell; a row may have one more in front, its number or, where no column is for names, its name."""
-    cells, number, name = cells_of(line, header.mark), "", ""
-    if len(cells) == len(header.cells) + 1 and (cells[0].isdigit() or header.name_at is None):
-        number, name, cells = (cells[0], "", cells[1:]) if cells[0].isdigit() else ("", cells[0], cells[1:])
-    if len(cells) != len(header.cells):
-        return None
-    if header.name_at is not None:
-        name = cells[header.name_at]
-    if header.counts and name.isdigit() and not number and (others := [cells[at] for at in header.in_front if not is_cell(cells[at])]):
-        number, name = name, others[0]
-    if header.mark == "" and name.isdigit() and not number:  # what is printed in columns has nothing where it has no name
-        number, name = name, ""
-    if not header.is_told and number_in(name) is not None:
-        name = ""
-    values = _values(header.cells, header.columns, cells, percent)
-    least = 1 if header.mark else len(values) - len(values) // 3 if name else len(values)  # without a name a cell may be missing before
-    if sum(map(is_cell, values.values())) < least:
-        return None
-    return number, _told(name), values
-
-
-def _from_the_right(line: str, header: Header, percent: bool) -> Placed | None:
-    """By counting from the right, as a name may hold anything, two blanks too."""
-    columns = header.columns[header.columns[0] is None :]
-    parts = line.split()
-    front, cells = parts[: len(parts) - len(columns)], parts[len(parts) - len(columns) :]
-    if len(parts) < len(columns) or not all(map(is_cell, cells)):
-        return None
-    if not front and cells[0].isdigit() and any("." in cell for cell in cells):
-        return None  # the number of a row, and a cell less than there are columns
-    numbered = bool(front) and front[0].isdigit()
-    text = line.rsplit(None, len(columns))[0] if front else ""
-    name = re.sub(r"^\s*\d+\s?", "", text).strip() if numbered else text.strip()
-    *before, last = re.split(r"\s{2,}", name)
-    if before and is_cell(last):
-        return None  # more values than columns
-    if before and all(map(str.isdigit, before)):
-        name = last  # behind one more number
-    values = _values(header.cells[len(header.cells) - len(columns) :], columns, cells, percent)
-    return front[0] if numbered else "", _told(name), values
-
-
-def _values(heads: Sequence[str], columns: Sequence[str | None], cells: Sequence[str], percent: bool) -> dict[str, str]:
-    """Those of the six; what stands under `(%)` is a percentage."""
-    marks = ["%" if (percent or in_percent(head)) and is_plain(cell) else "" for head, cell in zip(heads, cells, strict=True)]
-    return {column: cell + mark for column, cell, mark in zip(columns, cells, marks, strict=True) if column}
-
-
-def _is_figure(name: str) -> bool:
-    """Whether a row is the mean, the spread or the difference of others, or no score at all."""
-    return letters_of(name) in _FIGURES or name.startswith("\u0394") or _SPREAD.search(name) is not None
-
-
-def _told(name: str) -> str:
-    name = name.strip("*` ")
-    return "" if name.lower() in ("nan", "none") else name
-
-
 def _other_table(lines: Sequence[str]) -> str | None:
     """The first line that looks like the header of a table of something else."""
     told = [line for line in lines if not is_rule(line)]
@@ -249,47 +213,3 @@ def _heads(above: Sequence[str], below: Sequence[str]) -> bool:
     return len(above) > 1 and len(below) - len(above) in (0, 1) and number_in(below[-1]) is not None and number_in(above[-1]) is None
 
 
-def _known(name: str, values: dict[str, str], oddities: list[str]) -> dict[str, str]:
-    """The numbers among the values, as plain ones; one that can't be a score stays and is told."""
-    numbers = {column: plain(text) for column, text in values.items()}
-    other = next((column for column, text in values.items() if numbers[column] != text), None)
-    if other and not any(oddity.startswith(_WRITTEN) for oddity in oddities):
-        oddities.append(f"{_WRITTEN}: {one_line(values[other], 40)!r} as {numbers[other]}")
-    return {column: text for column, text in numbers.items() if _is_known(f"the row {one_line(name, 100)!r}", column, text, oddities)}
-
-
-def _is_known(row: str, column: str, text: str, oddities: list[str]) -> bool:
-    value, where = number_in(text), f"{row} has {one_line(text, 40)!r} as {column}"
-    if text.lower() in ABSENT or (value is not None and math.isnan(value)):
-        return False
-    if value is not None and math.isinf(value):
-        oddities.append(f"{where}, which is no finite number: it stays in record.txt alone")
-        return False
-    if value is None or not is_plain(text):
-        oddities.append(f"{where}, which is no plain number: it stays in record.txt alone")
-        return False
-    if not 0 <= value <= 1:
-        oddities.append(f"{where}, which is outside of 0 to 1: kept as it stands")
-    return True
-
-
-def _distinct(lines: list[Line], oddities: list[str]) -> list[Line]:
-    """Equal rows once; rows of one name with other values all, and told; so is what is missing."""
-    kept: list[Line] = []
-    keys = [(line.name, frozenset(line.values.items())) for line in lines]
-    left = set(keys)
-    ways, seen = Counter(name for name, _ in left), Counter[str]()
-    for line, key in zip(lines, keys, strict=True):
-        if key not in left:
-            oddities.append(f"the row {one_line(line.name, 100)!r} stands there twice, with the same values")
-            continue
-        left.remove(key)
-        seen[line.name] += 1
-        if seen[line.name] == 2:
-            all_ = "both" if ways[line.name] == 2 else f"all {ways[line.name]}"
-            oddities.append(f"the name {one_line(line.name, 100)!r} stands there with different values: {all_} are kept")
-        missing = [column for column in COLUMNS if column not in line.values]
-        if missing:
-            oddities.append(f"the row {one_line(line.name, 100)!r} has no {', '.join(missing)}")
-        kept.append(line)
-    return kept
