@@ -31,6 +31,16 @@ def test_a_list_is_read_under_words_that_speak_of_scores(title: str) -> None:
 
 @pytest.mark.parametrize(
     "title",
+    ["Finished in 12 minutes", "Evaluation completed in 3.5 h", "Running evaluation on MAD", "Ran on 4 GPUs, 12 hours", "Wall time 2:13:05", "Status: FAILED",
+     "Results (mean over 3 seeds, std below 0.01)", "Experiment 12: noise in keys", "Score table (best checkpoint, early stopping)", "python train.py --lr 0.001",
+     "Some runs failed and were restarted", "Time mixing with learned gain", "Expected state, 2 heads", "Cosine similarity keys"],
+)  # fmt: skip
+def test_a_line_of_a_log_or_a_system_over_a_table_does_not_hide_it(title: str) -> None:
+    assert scores(f"{TOP}{title}\n\n{TABLE}") == [("a_net", "0.1", "0.2")]
+
+
+@pytest.mark.parametrize(
+    "title",
     ["Task weights:", "Learning rates:", "## Dropout", "p-values:", "Chance levels:", "Published numbers:", "Retracted results:", "With the leak:", "Train accuracy:",
      "What a_net gets:", "Our hope:", "To beat:", "Epoch 3/200", "finished tasks:", "Crashed before the evaluation.", "learning_rates = {", "CURRICULUM = {",
      "$ cat weights.yaml", "noise = {", "(loss, accuracy)"],

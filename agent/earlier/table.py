@@ -13,7 +13,7 @@ from .by_task import by_task
 from .cells import MARKS, cells_of, is_plain, is_rule, letters_of, number_in
 from .header import Header, goes_on, header_of, is_header
 from .rows import from_the_right, placed
-from .titles import all_in_percent, holds_no_scores, in_percent, is_figure, is_own, of_baseline, owner
+from .titles import all_in_percent, in_percent, is_figure, is_of_others, is_own, of_baseline, owner
 from .values import Line, distinct, is_difference, known
 
 STAMP = re.compile(
@@ -57,7 +57,7 @@ class Table:
                 continue
             if header := header_of(line, of_a_block=wrapped and not above):
                 hidden = hidden and wrapped
-                if holds_no_scores(caption, first=not self.rows):
+                if is_of_others(caption, first=not self.rows):
                     self._tell_otherwise(caption)
                     hidden = True
                 if not wrapped:
@@ -70,7 +70,7 @@ class Table:
                 self.end = at + 1
             elif self.header is not None and self.rows and all_in_percent(line):
                 self.below, self.end = True, at + 1
-            elif self.header is not None and self.rows and (what := _BELOW.match(line)) and holds_no_scores(what[1], first=True) and not any(map(is_header, lines[at:])):
+            elif self.header is not None and self.rows and (what := _BELOW.match(line)) and is_of_others(what[1], first=True) and not any(map(is_header, lines[at:])):
                 self._tell_otherwise(line)
                 self.rows, self.header = {}, None
             elif self.header is not None:

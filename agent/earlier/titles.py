@@ -82,6 +82,11 @@ _COUNTED = re.compile(r"\b\d+ (?=seeds?\b|tasks?\b|runs?\b)|^\s*(?:(?:table|tab\
 _MARKS = " \t#*_:=-`'\"[]{}("
 _TAG = re.compile(r"</?[A-Za-z][^<>]*>")
 _WITH_A_NUMBER = re.compile(r"[^\W\d][\w./-]*\s*[:=<>]?\s*[-+]?\d[\d.,]*%?")
+_SPENT = re.compile(r"\b[\d.:]+ ?(?:h|hours?|m|min(?:ute)?s?|s|sec(?:ond)?s?)\b|\b\w+\.py\b|--\w+(?: \S+)?", re.IGNORECASE)
+_TELLS_MORE = re.compile(r"[(,;:\u2013]|\b(?:of|on|in|for|over|per|with|without|when|before|after|chosen|and|to|by|at|vs|against|from|between|among)\b")
+_GIVES_A_VALUE = re.compile(r"\w[ :=]+\d+[.:]\d[\d.:]*\W*$")
+_PROCESS = _set("finished completed running skipped")
+_OF_A_SUBJECT = _PROCESS | _set("level levels table matrix values numbers chosen used all tasks task s h")
 _CORRECTED = re.compile(r"\bcorrect(?:ed|ion)\b|\bfixed\b", re.IGNORECASE)
 _COMPARED = re.compile(r"(?:vs\b|versus\b|\u0394|[\u0394\u03b4]|(?:delta|diff(?:erence)?|gain|improv\w*|change)s?\W+(?:vs|versus|over|to|from|against|of)\b)", re.IGNORECASE)
 _BETWEEN = re.compile(r"\S+(?: \(\w+\))? (?:-|\u2212|\u2013|minus|vs\.?|versus) \S+", re.IGNORECASE)
@@ -108,6 +113,25 @@ def holds_no_scores(title: str, *, first: bool) -> bool:
     told = words & (_VOID | _CRASHED | _OTHERWISE | _UNMEASURED)
     settings = words & _SETTINGS and not words & (_SCORES | _SYSTEMS)
     return bool(told or settings or _CHANGED.search(title) or (not first and words & _DIFFERENCES))
+
+
+def is_of_others(title: str, *, first: bool) -> bool:
+    """The same of a table of systems by tasks, which is taken for scores but where what its title is of is something else.
+
+    That is the last word before anything that tells more of it; a log's line over a table speaks of runs and hours, too.
+    """
+    if _is_long(title) or _RAISED.match(title):
+        return holds_no_scores(title, first=first)
+    plain = _SPENT.sub(" ", _COUNTED.sub("", title.strip(_MARKS)))
+    words = words_of(plain)
+    subject = words_of(_TELLS_MORE.split(plain.lower(), maxsplit=1)[0]) or words
+    while len(subject) > 1 and (subject[-1] in _OF_A_SUBJECT or subject[-1].isdigit()):
+        subject.pop()
+    of, last = set(subject), subject[-1] if subject else ""
+    kinds = (_OTHERWISE | _UNMEASURED | _SETTINGS) - _PROCESS
+    told = not _GIVES_A_VALUE.search(title) and (last in kinds or (of & _UNMEASURED and last in _SCORES))
+    changed = _CHANGED.search(title) or (not first and set(words) & _DIFFERENCES)
+    return bool(told or changed or set(words) & (_VOID | {"train", "untrained"}))
 
 
 def of_scores(title: str) -> bool:
