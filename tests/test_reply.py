@@ -105,6 +105,37 @@ def test_what_models_do_in_practice_is_read(text: str):
     assert len(proposal.edits) == 1
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("# Tanh on the error", "**Tanh on the error**"),
+        ("# Tanh on the error", "Title: Tanh on the error"),
+        ("# Tanh on the error", "**Title:** Tanh on the error"),
+        ("# Tanh on the error", "# Title: Tanh on the error"),
+        ("Name: tanh_on_error", "## Name\ntanh_on_error"),
+        ("Name: tanh_on_error\nMechanism: error bounding", "## Name\n\n`tanh_on_error`\n\n## Mechanism\n\nerror bounding\n"),
+        ("Name: tanh_on_error", "**Name**\ntanh_on_error"),
+        ("Name: tanh_on_error", "Name:\ntanh_on_error"),
+        ("Name: tanh_on_error", "Name: tanh_on_error."),
+        ("Name: tanh_on_error", "Name: `tanh_on_error`."),
+        ("# Tanh", "<|channel|>final<|message|># Tanh"),
+        ("# Tanh", "<|channel|>analysis<|message|># No\nName: no_no<|end|><|start|>assistant<|channel|>final<|message|># Tanh"),
+        ("    x = 2\n>>>>>>> REPLACE\n", "    x = 2\n>>>>>>> REPLACE\n<|return|>"),
+        ("SEARCH", "search"),
+        ("SEARCH\n    x = 1\n=======\n    x = 2\n>>>>>>> REPLACE", "Search\n    x = 1\n=======\n    x = 2\n>>>>>>> Replace"),
+    ],
+)
+def test_titles_names_and_marks_may_be_written_in_other_ways(old: str, new: str):
+    begin = "<|channel|>final<|message|>" if "return" in new else ""
+    assert parse(begin + (HEAD + BLOCK).replace(old, new)) == parse(HEAD + BLOCK)
+
+
+def test_a_label_that_is_alone_takes_no_prose():
+    proposal = parse("# T\nName: some_name\nMechanism:\n\nIt is bounded.\n" + BLOCK)
+    assert (proposal.mechanism, proposal.prose) == ("", "It is bounded.")
+    assert "inside its thinking" in refusal("<|channel|>analysis<|message|># T\nName: some_name\n" + BLOCK)
+
+
 def test_whole_files_are_named_or_are_naive():
     kernel = "import triton\n\n\ndef delta_rule(q, k, v, beta, *, chunk_size):\n    return q\n"
     both = parse(HEAD + WHOLE + f"\n```python triton.py\n{kernel}```")

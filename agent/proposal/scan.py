@@ -19,9 +19,9 @@ from .edits import (
 MOST_BLOCKS = 100
 
 FENCE = re.compile(r"(`{3,}(?!.*`)|~{3,})(.*)")
-_SEARCH = re.compile(r"(<{5,9})\s*SEARCH\b\s*(.*)")
+_SEARCH = re.compile(r"(<{5,9})\s*SEARCH\b\s*(.*)", re.IGNORECASE)
 _MARKER = re.compile(r"<{7}(?!<)")
-_REPLACE = re.compile(r"(>{5,9})\s*REPLACE\b")
+_REPLACE = re.compile(r"(>{5,9})\s*REPLACE\b", re.IGNORECASE)
 _DIFF_LINE = re.compile(r"[ +\-@\\]|diff |index |(?:old|new|deleted) |rename |copy |(?:dis)?similarity |GIT ")
 _DIFF_LANGUAGES = {"diff", "patch", "udiff"}
 
@@ -102,7 +102,7 @@ class _Scan:
         begin = self.at + 1
         for i in range(begin, len(lines)):
             line = lines[i].strip()
-            if line.replace(" ", "") == mark:
+            if line.replace(" ", "").upper() == mark:
                 self.at = i
                 return _lines_text(_without_fence(lines[begin:i]))
             second_rule = line.startswith("=") and line == "=" * mark.count(">")
