@@ -79,6 +79,7 @@ class _Scan:
     def _block(self, lines: list[str], opening: re.Match[str], shift: int) -> None:
         """Read the SEARCH/REPLACE block at `at`; the reply has `shift` lines before `lines`."""
         where = f"The block on line {self.at + shift + 1}"
+        indent = len(lines[self.at]) - len(lines[self.at].lstrip(" "))
         width = len(opening[1])
         self.file = named_file(opening[2]) or self.file
         search = self._until(lines, "=" * width, where)
@@ -91,7 +92,7 @@ class _Scan:
             )
         if search == replace:
             raise ReplyError(f"{where} replaces its lines by themselves: write what changes.")
-        self.edits.append(SearchReplace(file=self.file, search=search, replace=replace))
+        self.edits.append(SearchReplace(file=self.file, search=search, replace=replace, indent=indent))
         if len(self.edits) > MOST_BLOCKS:
             raise ReplyError(
                 f"The reply holds more than {MOST_BLOCKS} blocks: give the whole file in one fence."
