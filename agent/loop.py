@@ -15,6 +15,7 @@ from .interrupted import checked_name, is_as_checked, left_over, passed, put_bac
 from .job import Failed, Job, proposer_of, seal, start, tidy
 from .policy import Brief
 from .proposal.patch import PatchError, apply, unified_diff
+from .proposal.prediction import left_out
 from .proposal.reply import MOST_BYTES, Proposal, ReplyError, parse
 from .proposers import Setback
 from .records import SERVER_THEN, Start
@@ -231,6 +232,8 @@ def _adopt(job: Job, opened: Pass, brief: Brief, reply: str) -> Proposal:
         raise Failed("reply-failed", f"The name {proposal.name} is taken: choose another.")  # it is another's
     folder = variants.draft(opened.folder, child)
     opened.write("patch.diff", unified_diff(brief.parent, brief.sources, proposal.name, child))
+    if proposal.unread:
+        job.reporter.say(f"{opened.id}: not read of its prediction: {left_out(proposal.unread)}")
     trial.check(job, opened, folder, proposal.name, stored=False)
     _publish(job, opened, proposal)
     return proposal

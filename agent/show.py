@@ -16,6 +16,7 @@ from .exchange import totals
 from .history import Entry, Past, read_check
 from .interrupted import goes_on, known_name
 from .listing import Row, cell, imported_lines, rows, settings_done
+from .proposal.prediction import left_out
 from .proposal.reply import Proposal, parsed
 from .records import COLUMNS, Evaluation, Score, mean_name, mean_score
 from .repo import committed_source, holds_source
@@ -172,10 +173,9 @@ def _prose(proposal: Proposal) -> str:
         proposal.title,
         f"Mechanism: {proposal.mechanism}" if proposal.mechanism else "",
         f"Predicted: {predicted}" if predicted else "",
-        "",
-        proposal.prose,
+        f"Not read of the prediction: {left_out(proposal.unread)}" if proposal.unread else "",
     ]
-    return "\n".join(line for line in head if line or line is head[3])
+    return "\n".join([*filter(None, head), "", proposal.prose])
 
 
 def proposal_of(entry: Entry) -> Proposal | None:

@@ -1,6 +1,7 @@
 """The loop: what a pass leaves behind, whatever the proposer and the evaluator do."""
 
 import csv
+import io
 import json
 import random
 import tempfile
@@ -11,8 +12,9 @@ from pathlib import Path
 
 import pytest
 from conftest import BASELINE, MakeJob, Script, reply, store
+from rich.console import Console
 
-from agent import history, loop, policy, trial
+from agent import history, loop, policy, show, trial
 from agent import replay as replaying
 from agent.compare import stood_beside
 from agent.earlier.importer import import_files
@@ -428,3 +430,13 @@ def test_two_file_systems_are_told_before_anything_is_asked(root: Path, make_job
         with pytest.raises(EnvironmentFault, match="lie on two file systems"):
             list(loop.run(make_job([reply("child")]), 1))
         assert [path.name for path in Path(place).iterdir()] == [".lock"]
+
+
+def test_what_was_not_read_of_a_prediction_is_told_and_costs_no_try(root: Path, make_job: MakeJob, said: Callable[[], str]) -> None:
+    answer = reply("first").replace("Compress +0.01", "Compress +0.01, Memorize a lot")
+    entry = list(loop.run(make_job([answer], tries=1), 1))[-1]
+    assert entry.status == "scored"
+    assert f"{entry.id}: not read of its prediction: 'Memorize a lot'" in said()
+    with io.StringIO() as text:
+        Console(file=text, width=100).print(show.in_full(entry, history.read(root), root))
+        assert "Predicted: Compress +0.010\nNot read of the prediction: 'Memorize a lot'" in text.getvalue()

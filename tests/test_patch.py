@@ -65,6 +65,66 @@ def test_lines_may_be_deleted_and_blanks_at_line_ends_do_not_count():
     assert patched(block("    o = q  \n  \n    o = o + v", "    o = v"))["naive.py"].count("o = v") == 1
 
 
+@pytest.mark.parametrize(
+    ("search", "replace", "old", "new"),
+    [
+        ("    o = q\n", "    o = k\n", "    o = q\n", "    o = k\n"),
+        ("    o = o + v\n", "    o = v\n", "    o = o + v\n", "    o = v\n"),
+        ("\n    return o", "\n    return v", "    return o\n", "    return v\n"),
+        ("\n\n    return o", "    x = o\n\n    return x", "    return o\n", "    x = o\n\n    return x\n"),
+        ("\n    return o", "\n    x = o\n    return x", "    return o\n", "    x = o\n    return x\n"),
+        ("    o = q\n    o = o + v", "    o = q\n    o = o - v", "o + v", "o - v"),
+        ("    o = q\n    o = o + v", "    o = q\n    x = q\n    o = o + v", "    o = q\n", "    o = q\n    x = q\n"),
+        ("    o = q\n    o = o + v", "    o = k\n\n\n    o = o - v", "    o = q\n\n    o = o + v", "    o = k\n\n\n    o = o - v"),
+        ("    o = q\n    o = o + v\n    return o", "    o = q\n    return o", "\n    o = o + v\n", ""),
+        ("    o = q\n\n    o = o + v\n\n    return o", "    o = q\n\n    o = o + v\n\n    return v", "return o", "return v"),
+        ("import torch\ndef delta_rule(q, k, v, beta, *, chunk_size):", "import torch\ndef delta_rule(q, k, v, beta, *, chunk_size, g):", "size)", "size, g)"),
+        ("+ v\n", "- v\n", "+ v", "- v"),
+    ],
+)  # fmt: skip
+def test_blank_lines_do_not_count_and_those_of_the_parent_stay(search: str, replace: str, old: str, new: str):
+    text = PARENT["naive.py"]
+    assert text.count(old) == 1
+    assert patched(block(search, replace))["naive.py"] == text.replace(old, new)
+
+
+def test_blank_lines_of_a_hunk_do_not_count():
+    hunk = "@@ -5,3 +5,3 @@\n     o = q\n-    o = o + v\n+    o = o - v\n     return o\n"
+    assert patched(diff(hunk))["naive.py"] == PARENT["naive.py"].replace("+ v", "- v")
+
+
+def test_a_place_that_is_one_of_two_but_for_blank_lines_is_refused():
+    parent = {"naive.py": "a = 1\n\nb = 2\na = 1\n\n\nb = 2\n"}
+    assert "occurs 2 times" in refusal(block("a = 1\nb = 2", "c = 3"), parent)
+    assert patched(block("a = 1\n\nb = 2", "c = 3"), parent)["naive.py"] == "c = 3\na = 1\n\n\nb = 2\n"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        block("o = q\n\no = o + v", "o = q\nif o is q:\n\n    o = v"),
+        block("        o = q\n        o = o + v", "        o = q\n        if o is q:\n\n            o = v"),
+        "".join(f"    {line}\n" for line in block("    o = q\n\n    o = o + v", "    o = q\n    if o is q:\n\n        o = v").splitlines()),
+        "".join(f"    {line}\n" for line in block("    o = o + v", "    if o is q:\n\n        o = v").splitlines()),
+        "".join(f"    {line}\n" for line in block("o = o + v", "if o is q:\n\n    o = v").splitlines()),
+        block("o = o + v", "if o is q:\n\n    o = v"),
+    ],
+)
+def test_lines_may_be_indented_otherwise_as_a_whole(change: str):
+    lines = patched(change)["naive.py"].split("\n")
+    assert [line for line in lines if line.strip()] == [
+        "import torch", "def delta_rule(q, k, v, beta, *, chunk_size):", "    o = q", "    if o is q:", "        o = v", "    return o",
+    ]  # fmt: skip
+
+
+def test_lines_that_are_indented_otherwise_are_told_with_their_indentation():
+    assert "it has '      return o', and the line there is '    return o'" in refusal(block("      return o", "    return v"))
+    assert "it has '\\treturn o', and the line there is '    return o'" in refusal(block("\treturn o", "    return v"))
+    parent = {"naive.py": "if a:\n    x = 1\n    y = 2\nelse:\n        x = 1\n        y = 2\n"}
+    assert "occurs 2 times" in refusal(block("x = 1\ny = 2", "x = 3"), parent)
+    assert "it has '        o = q'" in refusal(block("        o = q\n        o = o + v", "  o = v"))
+
+
 def test_every_search_is_found_in_the_parent_not_in_what_another_block_wrote():
     assert "does not occur" in refusal(
         block("    return o", "    new = o") + block("    new = o", "    x = o")
@@ -77,7 +137,7 @@ def test_every_search_is_found_in_the_parent_not_in_what_another_block_wrote():
         (block("    o = q - v", "    o = v"), "the nearest is"),
         (block("    zzzzzzzz", "    o = v"), "nothing there is like it"),
         (block("o", "x"), "occurs 6 times"),
-        (block("    return o\n    o = o + v", "x"), "not in this order"),
+        (block("    return o\n    o = o + v", "x"), "not one after another in this order"),
         (block("    o = q\n\n    o = o + v", "a") + block("    o = o + v\n    return o", "b"), "overlap"),
         (f"```python\n{PARENT['naive.py']}```", "leave the parent's source as it was"),
         (diff("@@ -5,2 +5,2 @@\n     o = q\n-    o = k\n+    o = v\n"), "does not occur"),

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from agent.names import BadName, check_name
 from agent.proposal.edits import SearchReplace, UnifiedDiff, WholeFile
 from agent.proposal.reply import MOST_BYTES, Proposal, ReplyError, parse
+from agent.records import COLUMNS
 
 HEAD = """\
 # Tanh on the error
@@ -104,6 +105,37 @@ def test_what_models_do_in_practice_is_read(text: str):
     assert len(proposal.edits) == 1
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("# Tanh on the error", "**Tanh on the error**"),
+        ("# Tanh on the error", "Title: Tanh on the error"),
+        ("# Tanh on the error", "**Title:** Tanh on the error"),
+        ("# Tanh on the error", "# Title: Tanh on the error"),
+        ("Name: tanh_on_error", "## Name\ntanh_on_error"),
+        ("Name: tanh_on_error\nMechanism: error bounding", "## Name\n\n`tanh_on_error`\n\n## Mechanism\n\nerror bounding\n"),
+        ("Name: tanh_on_error", "**Name**\ntanh_on_error"),
+        ("Name: tanh_on_error", "Name:\ntanh_on_error"),
+        ("Name: tanh_on_error", "Name: tanh_on_error."),
+        ("Name: tanh_on_error", "Name: `tanh_on_error`."),
+        ("# Tanh", "<|channel|>final<|message|># Tanh"),
+        ("# Tanh", "<|channel|>analysis<|message|># No\nName: no_no<|end|><|start|>assistant<|channel|>final<|message|># Tanh"),
+        ("    x = 2\n>>>>>>> REPLACE\n", "    x = 2\n>>>>>>> REPLACE\n<|return|>"),
+        ("SEARCH", "search"),
+        ("SEARCH\n    x = 1\n=======\n    x = 2\n>>>>>>> REPLACE", "Search\n    x = 1\n=======\n    x = 2\n>>>>>>> Replace"),
+    ],
+)
+def test_titles_names_and_marks_may_be_written_in_other_ways(old: str, new: str):
+    begin = "<|channel|>final<|message|>" if "return" in new else ""
+    assert parse(begin + (HEAD + BLOCK).replace(old, new)) == parse(HEAD + BLOCK)
+
+
+def test_a_label_that_is_alone_takes_no_prose():
+    proposal = parse("# T\nName: some_name\nMechanism:\n\nIt is bounded.\n" + BLOCK)
+    assert (proposal.mechanism, proposal.prose) == ("", "It is bounded.")
+    assert "inside its thinking" in refusal("<|channel|>analysis<|message|># T\nName: some_name\n" + BLOCK)
+
+
 def test_whole_files_are_named_or_are_naive():
     kernel = "import triton\n\n\ndef delta_rule(q, k, v, beta, *, chunk_size):\n    return q\n"
     both = parse(HEAD + WHOLE + f"\n```python triton.py\n{kernel}```")
@@ -151,11 +183,6 @@ def test_unified_diffs_are_accepted(text: str):
         (HEAD + "```python ../naive.py\n" + BLOCK + "```", "only naive.py and triton.py"),
         (HEAD + "```python naive.py\nx = 1\n```", "no line 'def delta_rule"),
         (HEAD + "```python\nx = 3\n" + BLOCK + "```", "beside its SEARCH/REPLACE"),
-        (HEAD.replace("Compress +0.01", "Speed +3") + BLOCK, "not a column"),
-        (HEAD.replace("+0.01", "+1.5") + BLOCK, "between -1 and 1"),
-        (HEAD.replace("+0.01", "a lot") + BLOCK, "not a column"),
-        (HEAD.replace("Context Recall", "Compress") + BLOCK, "twice"),
-        (HEAD.replace("Compress", "\u0421ompress") + BLOCK, "not a column"),
         ("<think>" + HEAD, "thinking"),
         (HEAD + BLOCK + "\x00", "NUL"),
         (HEAD + BLOCK + "\ud800", "surrogate"),
@@ -202,6 +229,81 @@ def test_escapes_and_invisible_characters_leave_title_and_prose():
 def test_a_prediction_may_say_nothing_or_per_cent(line, expected):
     proposal = parse((HEAD + BLOCK).replace("Prediction: Compress +0.01, Context Recall 0, Memorize -0.05", f"Prediction: {line}"))
     assert proposal.prediction == pytest.approx(expected)
+
+
+def predicted(text: str) -> Proposal:
+    return parse((HEAD + BLOCK).replace("Prediction: Compress +0.01, Context Recall 0, Memorize -0.05", text))
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        *((f"Compress {said}", {"Compress": 0.01}) for said in
+          ("+ 0.01", "(+0.01)", "~+0.01", "\u2248 +0.01", "+1e-2", "+1pp", "+1 percentage point", "\u2014 +0.01", "approx. +0.01",
+           "by +0.01", "+0.01 (a guess, no more; or less)", "+0.01 \u00b1 0.005", "+0.01 because errors are bounded", "+0.01.")),
+        ("Compress +0.01 to +0.02", {"Compress": 0.015}),
+        ("Compress -1 to -2%", {"Compress": -0.015}),
+        ("Compress +0.01 and Memorize +0.05", {"Compress": 0.01, "Memorize": 0.05}),
+        ("Compress +0.01. Memorize - 0.05.", {"Compress": 0.01, "Memorize": -0.05}),
+        ("Selective Copying +0.02", {"Selective Copy": 0.02}),
+        ("selective_copying +0.02, in-context-recall \u20130.01", {"Selective Copy": 0.02, "Context Recall": -0.01}),
+        ("memorisation +0.02", {"Memorize": 0.02}),
+        ("Memorize +0.05, others 0", dict.fromkeys(COLUMNS, 0.0) | {"Memorize": 0.05}),
+        ("Compress +0.01\n\nSummary.\n\nPrediction: Compress +0.01", {"Compress": 0.01}),
+        ("Compress +0.01, Memorize +0.05\n**Prediction:** Memorize +0.05", {"Compress": 0.01, "Memorize": 0.05}),
+    ],
+)  # fmt: skip
+def test_a_prediction_that_is_clear_is_read(line: str, expected: dict[str, float]):
+    proposal = predicted(f"Prediction: {line}")
+    assert proposal.prediction == pytest.approx(expected)
+    assert not proposal.unread
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "Prediction:\n- Compress: +0.01\n- Memorize: +0.05",
+        "**Prediction:**\n\n* **Compress**: +0.01\n* **Memorize**: +0.05",
+        "Prediction (against the parent):\n1. Compress +0.01\n2. Memorize +0.05",
+        "## Prediction\n\nCompress +0.01, Memorize +0.05",
+        "Prediction: Compress +0.01,\nMemorize +0.05",
+        "Prediction:\n\n| column | change |\n|---|---|\n| Compress | +0.01 |\n| Memorize | +0.05 |",
+        "Prediction:\n- Compress: +0.01\n\n- Memorize: +0.05\n\n- It stays bounded.",
+    ],
+)
+def test_a_prediction_below_its_label_is_read(lines: str):
+    proposal = predicted(lines)
+    assert (proposal.prediction, proposal.unread) == ({"Compress": 0.01, "Memorize": 0.05}, ())
+    assert proposal.prose.endswith("What is written is bounded.")
+    assert "0.0" not in proposal.prose
+
+
+def test_prose_below_a_prediction_stays_prose():
+    for said in ("Compress +0.01\n- It is bounded.\n- Compress is short.", "none\n\n- Compress +0.01 is a hope", "\n\n- It is bounded."):
+        proposal = predicted(f"Prediction: {said}")
+        assert ("bounded." in proposal.prose, "Compress +0.01" in proposal.prose) == (True, "hope" in said)
+
+
+@pytest.mark.parametrize(
+    ("line", "unread"),
+    [
+        ("Speed +3", "Speed +3"), ("Compress +1.5", "Compress +1.5"), ("Compress a lot", "Compress a lot"), ("Compress nan", "Compress nan"),
+        ("\u0421ompress +0.01", "\u0421ompress +0.01"), ("Compress 0.45 -> 0.47", "Compress 0.45 -> 0.47"), ("Compress +0,01", "Compress +0,01"),
+        ("Compress \u00b10.02", "Compress \u00b10.02"), ("Compress +5% relative", "Compress +5% relative"), ("Compress", "Compress"),
+        ("Compress 0.01 to 0.02", "Compress 0.01 to 0.02"), ("others 0, Compress a lot", "others"), ("Compress +0.5 sigma", "Compress +0.5 sigma"),
+        ("\n- Compress: more", "Compress: more"), ("\n- Speed: more", "Speed: more"),
+    ],
+)  # fmt: skip
+def test_a_prediction_that_is_not_clear_is_left_out_and_told_and_costs_no_try(line: str, unread: str):
+    proposal = predicted(f"Prediction: {line}")
+    assert proposal.prediction == {}
+    assert unread in proposal.unread
+    assert predicted(f"Prediction: Memorize +0.05, {line}").prediction.get("Memorize") == 0.05
+
+
+def test_of_two_numbers_for_a_column_none_is_taken():
+    proposal = predicted("Prediction: Compress +0.01, Memorize 0\n\nPrediction: Compress +0.02")
+    assert (proposal.prediction, proposal.unread) == ({"Memorize": 0.0}, ("Compress +0.01", "Compress +0.02"))
 
 
 def test_missing_mechanism_and_prediction_are_told_as_absent():

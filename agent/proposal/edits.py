@@ -29,6 +29,7 @@ class SearchReplace(Edit):
     file: File
     search: str
     replace: str
+    indent: int = 0  # of its marks: the lines may be indented by as much more than they are in the file
 
 
 class WholeFile(Edit):

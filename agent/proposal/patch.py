@@ -4,8 +4,9 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from .diffs import BadDiff, parse_diff, unified_diff
+from .diffs import BadDiff, Hunk, parse_diff, unified_diff
 from .edits import FILES, AnyEdit, SearchReplace, UnifiedDiff, WholeFile
+from .places import Place, places
 from .reply import Proposal
 
 __all__ = ["PatchError", "apply", "unified_diff"]
@@ -59,7 +60,7 @@ def _located(edit: AnyEdit, number: int, parent: Mapping[str, str]) -> Iterable[
         for index, hunk in enumerate(hunks, 1):
             what = f"Hunk {index} of the diff"
             source = _source(parent, hunk.file)
-            yield hunk.file, _lines_span(source, hunk.old, hunk.new, what, hunk.file, hunk.line)
+            yield hunk.file, _hunk(source, hunk, what, hunk.file)
 
 
 def _source(parent: Mapping[str, str], file: str) -> str:
@@ -71,37 +72,48 @@ def _source(parent: Mapping[str, str], file: str) -> str:
 def _search(source: str, edit: SearchReplace, what: str) -> _Span:
     """Whole lines first; where there are none, a part of one line."""
     old, new = edit.search.split("\n")[:-1], edit.replace.split("\n")[:-1]
-    part = edit.search.rstrip("\n")
-    if len(old) == 1 and not _places(source.split("\n"), old) and part.strip() and source.count(part):
-        if source.count(part) > 1:
-            raise PatchError(_ambiguous(what, edit.file, source.count(part), old))
-        start = source.index(part)
-        return _Span(start, start + len(part), edit.replace.rstrip("\n"), what)
-    return _lines_span(source, old, new, what, edit.file, None)
-
-
-def _lines_span(
-    source: str, old: Sequence[str], new: Sequence[str], what: str, file: str, line: int | None
-) -> _Span:
-    """Where the lines `old` stand in `source`: at `line` (from 1) if they do, else at the only place."""
     lines = source.split("\n")
-    places = _places(lines, old)
-    if line is not None and line - 1 in places:
-        places = [line - 1]
-    if not places:
+    found = places(lines, old, new, edit.indent)
+    texts = [line for line in old if line.strip()]
+    if found or len(texts) != 1 or not (count := source.count(texts[0])):
+        return _span(lines, found, old, what, edit.file)
+    if count > 1:
+        raise PatchError(_ambiguous(what, edit.file, count, old))
+    start = source.index(texts[0])
+    text = edit.replace.strip("\n") if len(old) > 1 else edit.replace.rstrip("\n")
+    return _Span(start, start + len(texts[0]), _below(source, start, text), what)
+
+
+def _below(source: str, start: int, text: str) -> str:
+    """The text that begins at `start`, its later lines indented as that place is, where they were written as if it were not."""
+    blanks = source[source.rfind("\n", 0, start) + 1 : start]
+    first, *later = text.split("\n")
+    texts = [line for line in later if line.strip()]
+    body = blanks + " " if first.rstrip().endswith(":") else blanks  # what the line below begins with, if written for there
+    if blanks.strip() or not texts or (texts[0].startswith(body) and all(line.startswith(blanks) for line in texts)):
+        return text
+    return "\n".join([first, *(blanks + line if line.strip() else line for line in later)])
+
+
+def _hunk(source: str, hunk: Hunk, what: str, file: str) -> _Span:
+    """At the line that it says if it stands there, else at the only place."""
+    lines = source.split("\n")
+    found = places(lines, hunk.old, hunk.new)
+    blank = next((i for i, line in enumerate(hunk.old) if line.strip()), 0)
+    said = [place for place in found if hunk.line is not None and place.start - hunk.line + 1 in (0, blank)]
+    return _span(lines, said if len(said) == 1 else found, hunk.old, what, file)
+
+
+def _span(lines: Sequence[str], found: Sequence[Place], old: Sequence[str], what: str, file: str) -> _Span:
+    """The only place that was found."""
+    if not found:
         raise PatchError(_missing(what, file, lines, old))
-    if len(places) > 1:
-        raise PatchError(_ambiguous(what, file, len(places), old))
-    start = sum(len(x) + 1 for x in lines[: places[0]])
-    end = start + sum(len(x) + 1 for x in lines[places[0] : places[0] + len(old)])
-    return _Span(start, end, "".join(x + "\n" for x in new), what)
-
-
-def _places(lines: Sequence[str], old: Sequence[str]) -> list[int]:
-    """Every index where `old` stands in `lines`; blanks at the end of a line do not count."""
-    have, want = [line.rstrip() for line in lines], [line.rstrip() for line in old]
-    first = [i for i, line in enumerate(have) if line == want[0]] if want else []
-    return [i for i in first if have[i : i + len(want)] == want]
+    if len(found) > 1:
+        raise PatchError(_ambiguous(what, file, len(found), old))
+    place = found[0]
+    start = sum(len(line) + 1 for line in lines[: place.start])
+    end = start + sum(len(line) + 1 for line in lines[place.start : place.end])
+    return _Span(start, end, "".join(line + "\n" for line in place.new), what)
 
 
 def _ambiguous(what: str, file: str, count: int, old: Sequence[str]) -> str:
@@ -115,13 +127,19 @@ def _missing(what: str, file: str, lines: Sequence[str], old: Sequence[str]) -> 
     have = {line.rstrip() for line in lines}
     lost = next((line for line in old if line.strip() and line.rstrip() not in have), None)
     if lost is None:
-        return f"{what} does not occur in the parent's {file}: its lines stand there, but not in this order."
+        return (
+            f"{what} does not occur in the parent's {file}: its lines stand there, but not one after another in this order; "
+            "copy all the lines from the first to the last."
+        )
+    told = "copy the lines exactly, indentation included."
+    if other := next((line for line in lines if line.strip() == lost.strip()), None):
+        return (
+            f"{what} does not occur in the parent's {file}: it has {lost.rstrip()[:120]!r}, and the line there is "
+            f"{other.rstrip()[:120]!r}; {told}"
+        )
     near = difflib.get_close_matches(lost.strip()[:200], [line.strip()[:200] for line in lines], 1, 0.5)
     hint = f"the nearest is {near[0]!r}" if near else "nothing there is like it"
-    return (
-        f"{what} does not occur in the parent's {file}: there is no line {lost.strip()[:120]!r}, and {hint}; "
-        "copy the lines exactly, indentation included."
-    )
+    return f"{what} does not occur in the parent's {file}: there is no line {lost.strip()[:120]!r}, and {hint}; {told}"
 
 
 def _shown(old: Sequence[str]) -> str:

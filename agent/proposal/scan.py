@@ -19,9 +19,9 @@ from .edits import (
 MOST_BLOCKS = 100
 
 FENCE = re.compile(r"(`{3,}(?!.*`)|~{3,})(.*)")
-_SEARCH = re.compile(r"(<{5,9})\s*SEARCH\b\s*(.*)")
+_SEARCH = re.compile(r"(<{5,9})\s*SEARCH\b\s*(.*)", re.IGNORECASE)
 _MARKER = re.compile(r"<{7}(?!<)")
-_REPLACE = re.compile(r"(>{5,9})\s*REPLACE\b")
+_REPLACE = re.compile(r"(>{5,9})\s*REPLACE\b", re.IGNORECASE)
 _DIFF_LINE = re.compile(r"[ +\-@\\]|diff |index |(?:old|new|deleted) |rename |copy |(?:dis)?similarity |GIT ")
 _DIFF_LANGUAGES = {"diff", "patch", "udiff"}
 
@@ -79,6 +79,7 @@ class _Scan:
     def _block(self, lines: list[str], opening: re.Match[str], shift: int) -> None:
         """Read the SEARCH/REPLACE block at `at`; the reply has `shift` lines before `lines`."""
         where = f"The block on line {self.at + shift + 1}"
+        indent = len(lines[self.at]) - len(lines[self.at].lstrip(" "))
         width = len(opening[1])
         self.file = named_file(opening[2]) or self.file
         search = self._until(lines, "=" * width, where)
@@ -91,7 +92,7 @@ class _Scan:
             )
         if search == replace:
             raise ReplyError(f"{where} replaces its lines by themselves: write what changes.")
-        self.edits.append(SearchReplace(file=self.file, search=search, replace=replace))
+        self.edits.append(SearchReplace(file=self.file, search=search, replace=replace, indent=indent))
         if len(self.edits) > MOST_BLOCKS:
             raise ReplyError(
                 f"The reply holds more than {MOST_BLOCKS} blocks: give the whole file in one fence."
@@ -102,7 +103,7 @@ class _Scan:
         begin = self.at + 1
         for i in range(begin, len(lines)):
             line = lines[i].strip()
-            if line.replace(" ", "") == mark:
+            if line.replace(" ", "").upper() == mark:
                 self.at = i
                 return _lines_text(_without_fence(lines[begin:i]))
             second_rule = line.startswith("=") and line == "=" * mark.count(">")

@@ -6,7 +6,10 @@ from bisect import bisect_left
 from .scan import FENCE
 
 _TAG = re.compile(r"<(/?)(?:think|thinking|thought|reasoning|analysis|scratchpad)>", re.IGNORECASE)
-_NAME = re.compile(r"^[ \t>*_`+#-]*name[ \t*_`]*:", re.IGNORECASE | re.MULTILINE)
+_NAME = re.compile(r"^[ \t>*_`+#-]*name[ \t*_`]*(?::|$)", re.IGNORECASE | re.MULTILINE)
+_FINAL = re.compile(r"<\|channel\|>final<\|message\|>")
+_ENDS = re.compile(r"<\|(?:return|end)\|>\s*\Z")
+_CHANNEL = re.compile(r"\s*(?:<\|start\|>assistant)?<\|channel\|>(?!final)")
 WRAPPERS = {"markdown", "md", "text", "txt", ""}
 """What a fence around a whole answer calls itself."""
 
@@ -14,8 +17,10 @@ WRAPPERS = {"markdown", "md", "text", "txt", ""}
 def without_thoughts(text: str) -> str:
     """The text without what stands between two tags, nor before a closing one alone, as where a server made the first one.
 
-    A closing tag alone cuts no answer off: it counts where a name stands behind it, or none before.
+    A closing tag alone cuts no answer off: it counts where a name stands behind it, or none before. The mark of a final
+    channel, as gpt-oss makes it, is such a tag.
     """
+    text = _of_final_channel(text)
     names = [found.start() for found in _NAME.finditer(text)]
     kept, at, begun, named = [], 0, None, False
     for tag in _TAG.finditer(text):
@@ -32,9 +37,15 @@ def without_thoughts(text: str) -> str:
     return "".join([*kept, text[at:]])
 
 
+def _of_final_channel(text: str) -> str:
+    names = [found.start() for found in _NAME.finditer(text)]
+    marks = [mark for mark in _FINAL.finditer(text) if not names or names[-1] > mark.end()]
+    return _ENDS.sub("", text[marks[-1].end() :]) if marks else text
+
+
 def is_unfinished(text: str) -> bool:
     """Whether an answer, without its thoughts, begins with one that does not end."""
-    return bool(_TAG.match(text.lstrip()))
+    return bool(_TAG.match(text.lstrip()) or _CHANNEL.match(text))
 
 
 def unwrapped(text: str) -> str:
