@@ -22,8 +22,8 @@ def block(search: str, replace: str) -> str:
     return f"<<<<<<< SEARCH\n{search}\n=======\n{replace}\n>>>>>>> REPLACE\n"
 
 
-def patched(change: str, parent: dict[str, str] = PARENT) -> dict[str, str]:
-    return apply(parse(HEAD + change), parent)
+def patched(change: str, parent: dict[str, str] = PARENT, name: str | None = None) -> dict[str, str]:
+    return apply(parse(HEAD + change), parent, name)
 
 
 def refusal(change: str, parent: dict[str, str] = PARENT) -> str:
@@ -155,6 +155,50 @@ def test_every_search_is_found_in_the_parent_not_in_what_another_block_wrote():
 )  # fmt: skip
 def test_what_does_not_fit_is_told_with_the_values(change: str, reason: str):
     assert reason in refusal(change)
+
+
+HUNK = "@@ -8 +8 @@\n-    return o\n+    return v\n"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        diff(HUNK).replace("--- a/", "--- a/variants/the_parent/").replace("+++ b/", "+++ b/variants/some_name/"),
+        diff(HUNK).replace("--- a/", "--- ./").replace("+++ b/", "+++ ./"),
+        diff(HUNK, file="the_parent/naive.py"),
+        f"```diff\ndiff --git a/variants/the_parent/naive.py b/variants/some_name/naive.py\n{diff(HUNK)[8:]}",
+        f"```diff\n{HUNK}```",
+        f"```diff\n@@\n{HUNK.split(chr(10), 1)[1]}```",
+        f"`naive.py`:\n\n```diff\n{HUNK}```",
+        f"```\n{HUNK}```",
+        HUNK,
+        f"variants/the_parent/naive.py\n{block('    return o', '    return v')}",
+        f"variants/some_name/naive.py\n{block('    return o', '    return v')}",
+    ],
+)
+def test_paths_of_parent_and_child_and_a_diff_that_can_mean_one_file_alone_are_taken(change: str):
+    assert patched(change, PARENT, "the_parent") == {"naive.py": PARENT["naive.py"].replace("return o", "return v")}
+
+
+def test_a_folder_of_any_other_variant_is_refused():
+    for change in (diff(HUNK, file="variants/another/naive.py"), f"variants/another/naive.py\n{block('    return o', '    return v')}"):
+        assert "only" in refusal(change)
+        with pytest.raises(PatchError, match=r"naive\.py and triton\.py may change"):
+            patched(change, PARENT, "the_parent")
+
+
+def test_a_diff_without_headers_is_refused_where_it_fits_both_files_or_none():
+    both = "```diff\n@@ -1,4 +1,4 @@\n-def delta_rule(q, k, v, beta, *, chunk_size):\n+def delta_rule(q, k, v, beta, *, chunk_size, g):\n```"
+    assert "The diff names no file and fits naive.py and triton.py" in refusal(both)
+    assert list(patched(both, {"naive.py": PARENT["naive.py"]})) == ["naive.py"]
+    assert patched(f"triton.py\n{both}")["triton.py"].count("size, g)") == 1
+    assert "does not occur" in refusal("```diff\n@@ -1 +1 @@\n-no such line\n+x\n```")
+
+
+def test_diffs_that_overlap_are_told_apart():
+    second = diff("@@ -7,2 +7,2 @@\n     o = o + v\n-    return o\n+    return k\n")
+    assert "Hunk 1 of diff 2 and Hunk 1 of diff 1 overlap" in refusal(diff(HUNK) + second)
+    assert "Hunk 1 of diff 2 has no line" in refusal(diff(HUNK) + diff("@@ -1,0 +1 @@\n+x = 1\n"))
 
 
 def test_edits_of_a_form_that_the_parent_lacks_are_refused():
