@@ -1,6 +1,8 @@
 """Edits give the child exactly when they fit the parent, and the diff of a child is one that git applies."""
 
+import random
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -117,6 +119,22 @@ def test_lines_may_be_indented_otherwise_as_a_whole(change: str):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("search", "replace", "new"),
+    [
+        ("return o", "x = o\n    return x", "    x = o\n    return x\n"),
+        ("return o", "x = o\nreturn x", "    x = o\n    return x\n"),
+        ("  return o", "  x = o\n  return x", "    x = o\n    return x\n"),
+        ("  return o", "  if x:\n    return x\n  return o", "    if x:\n      return x\n    return o\n"),
+        ("return o", "return f(o)\n\n\ndef f(o):\n    return o", "    return f(o)\n\n\ndef f(o):\n    return o\n"),
+        ("o = o + v", "if x:\n        o = v\n    o = o", "    if x:\n        o = v\n    o = o\n"),
+    ],
+)
+def test_lines_for_a_part_of_one_are_indented_as_it_is_where_they_were_not(search: str, replace: str, new: str):
+    old = f"    {search.strip()}\n"
+    assert patched(block(search, replace))["naive.py"] == PARENT["naive.py"].replace(old, new)
+
+
 def test_lines_that_are_indented_otherwise_are_told_with_their_indentation():
     assert "it has '      return o', and the line there is '    return o'" in refusal(block("      return o", "    return v"))
     assert "it has '\\treturn o', and the line there is '    return o'" in refusal(block("\treturn o", "    return v"))
@@ -221,6 +239,17 @@ def test_a_hunk_that_fits_in_two_places_goes_where_its_number_says_or_nowhere():
 def test_line_ends_and_a_missing_last_newline_of_the_parent_do_not_matter():
     parent = {"naive.py": PARENT["naive.py"].replace("\n", "\r\n").rstrip()}
     assert patched(block("    return o", "    return v"), parent)["naive.py"].endswith("\n    return v\n")
+
+
+def test_large_edits_of_lines_that_occur_often_end_at_once():
+    names = [f"x{i} = {i % 7}" for i in range(300)]
+    parent = {"naive.py": "\n\n".join(names)}
+    many = ["\n".join(random.Random(seed).choice(names) for _ in range(14_000)) for seed in range(2)]
+    began = time.process_time()
+    assert len(patched(block("\n".join(names), many[0]), parent)["naive.py"]) > len(many[0])
+    assert "does not occur" in refusal(block("x0 = 0\n" * 20_000, "y"), parent)
+    assert "overlap" in refusal("```diff\n" + "@@ -1 +1 @@\n-x0 = 0\n+x\n" * 6_000 + "```", parent)
+    assert time.process_time() - began < 5.0
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -115,9 +115,11 @@ def _below(source: str, start: int, text: str) -> str:
     """The text that begins at `start`, its later lines indented as that place is, where they were written as if it were not."""
     blanks = source[source.rfind("\n", 0, start) + 1 : start]
     first, *later = text.split("\n")
+    least = blanks + first[: len(first) - len(first.lstrip())]  # what lines begin with that were written for there
+    body = least + " " if first.rstrip().endswith(":") else least
     texts = [line for line in later if line.strip()]
-    body = blanks + " " if first.rstrip().endswith(":") else blanks  # what the line below begins with, if written for there
-    if blanks.strip() or not texts or (texts[0].startswith(body) and all(line.startswith(blanks) for line in texts)):
+    written_so = not texts or (texts[0].startswith(body) and all(line.startswith(least) for line in texts))
+    if blanks.strip() or written_so or any(line.startswith(("def ", "@")) for line in texts):  # a function after the one that ends there
         return text
     return "\n".join([first, *(blanks + line if line.strip() else line for line in later)])
 
