@@ -223,7 +223,7 @@ def _adopt(job: Job, opened: Pass, brief: Brief, reply: str) -> Proposal:
     """Parse the reply, patch the parent, run the gates, and store the variant; or say what failed."""
     try:
         proposal = parse(reply)
-        child = apply(proposal, brief.sources)
+        child = apply(proposal, brief.sources, brief.parent)
     except ReplyError as error:
         raise Failed("reply-failed", str(error)) from error
     except PatchError as error:

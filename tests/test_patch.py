@@ -1,6 +1,8 @@
 """Edits give the child exactly when they fit the parent, and the diff of a child is one that git applies."""
 
+import random
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -22,8 +24,8 @@ def block(search: str, replace: str) -> str:
     return f"<<<<<<< SEARCH\n{search}\n=======\n{replace}\n>>>>>>> REPLACE\n"
 
 
-def patched(change: str, parent: dict[str, str] = PARENT) -> dict[str, str]:
-    return apply(parse(HEAD + change), parent)
+def patched(change: str, parent: dict[str, str] = PARENT, name: str | None = None) -> dict[str, str]:
+    return apply(parse(HEAD + change), parent, name)
 
 
 def refusal(change: str, parent: dict[str, str] = PARENT) -> str:
@@ -117,6 +119,22 @@ def test_lines_may_be_indented_otherwise_as_a_whole(change: str):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("search", "replace", "new"),
+    [
+        ("return o", "x = o\n    return x", "    x = o\n    return x\n"),
+        ("return o", "x = o\nreturn x", "    x = o\n    return x\n"),
+        ("  return o", "  x = o\n  return x", "    x = o\n    return x\n"),
+        ("  return o", "  if x:\n    return x\n  return o", "    if x:\n      return x\n    return o\n"),
+        ("return o", "return f(o)\n\n\ndef f(o):\n    return o", "    return f(o)\n\n\ndef f(o):\n    return o\n"),
+        ("o = o + v", "if x:\n        o = v\n    o = o", "    if x:\n        o = v\n    o = o\n"),
+    ],
+)
+def test_lines_for_a_part_of_one_are_indented_as_it_is_where_they_were_not(search: str, replace: str, new: str):
+    old = f"    {search.strip()}\n"
+    assert patched(block(search, replace))["naive.py"] == PARENT["naive.py"].replace(old, new)
+
+
 def test_lines_that_are_indented_otherwise_are_told_with_their_indentation():
     assert "it has '      return o', and the line there is '    return o'" in refusal(block("      return o", "    return v"))
     assert "it has '\\treturn o', and the line there is '    return o'" in refusal(block("\treturn o", "    return v"))
@@ -157,6 +175,50 @@ def test_what_does_not_fit_is_told_with_the_values(change: str, reason: str):
     assert reason in refusal(change)
 
 
+HUNK = "@@ -8 +8 @@\n-    return o\n+    return v\n"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        diff(HUNK).replace("--- a/", "--- a/variants/the_parent/").replace("+++ b/", "+++ b/variants/some_name/"),
+        diff(HUNK).replace("--- a/", "--- ./").replace("+++ b/", "+++ ./"),
+        diff(HUNK, file="the_parent/naive.py"),
+        f"```diff\ndiff --git a/variants/the_parent/naive.py b/variants/some_name/naive.py\n{diff(HUNK)[8:]}",
+        f"```diff\n{HUNK}```",
+        f"```diff\n@@\n{HUNK.split(chr(10), 1)[1]}```",
+        f"`naive.py`:\n\n```diff\n{HUNK}```",
+        f"```\n{HUNK}```",
+        HUNK,
+        f"variants/the_parent/naive.py\n{block('    return o', '    return v')}",
+        f"variants/some_name/naive.py\n{block('    return o', '    return v')}",
+    ],
+)
+def test_paths_of_parent_and_child_and_a_diff_that_can_mean_one_file_alone_are_taken(change: str):
+    assert patched(change, PARENT, "the_parent") == {"naive.py": PARENT["naive.py"].replace("return o", "return v")}
+
+
+def test_a_folder_of_any_other_variant_is_refused():
+    for change in (diff(HUNK, file="variants/another/naive.py"), f"variants/another/naive.py\n{block('    return o', '    return v')}"):
+        assert "only" in refusal(change)
+        with pytest.raises(PatchError, match=r"naive\.py and triton\.py may change"):
+            patched(change, PARENT, "the_parent")
+
+
+def test_a_diff_without_headers_is_refused_where_it_fits_both_files_or_none():
+    both = "```diff\n@@ -1,4 +1,4 @@\n-def delta_rule(q, k, v, beta, *, chunk_size):\n+def delta_rule(q, k, v, beta, *, chunk_size, g):\n```"
+    assert "The diff names no file and fits naive.py and triton.py" in refusal(both)
+    assert list(patched(both, {"naive.py": PARENT["naive.py"]})) == ["naive.py"]
+    assert patched(f"triton.py\n{both}")["triton.py"].count("size, g)") == 1
+    assert "does not occur" in refusal("```diff\n@@ -1 +1 @@\n-no such line\n+x\n```")
+
+
+def test_diffs_that_overlap_are_told_apart():
+    second = diff("@@ -7,2 +7,2 @@\n     o = o + v\n-    return o\n+    return k\n")
+    assert "Hunk 1 of diff 2 and Hunk 1 of diff 1 overlap" in refusal(diff(HUNK) + second)
+    assert "Hunk 1 of diff 2 has no line" in refusal(diff(HUNK) + diff("@@ -1,0 +1 @@\n+x = 1\n"))
+
+
 def test_edits_of_a_form_that_the_parent_lacks_are_refused():
     message = refusal("triton.py\n" + block("    return q", "    return v"), {"naive.py": PARENT["naive.py"]})
     assert "no triton.py to edit" in message
@@ -177,6 +239,17 @@ def test_a_hunk_that_fits_in_two_places_goes_where_its_number_says_or_nowhere():
 def test_line_ends_and_a_missing_last_newline_of_the_parent_do_not_matter():
     parent = {"naive.py": PARENT["naive.py"].replace("\n", "\r\n").rstrip()}
     assert patched(block("    return o", "    return v"), parent)["naive.py"].endswith("\n    return v\n")
+
+
+def test_large_edits_of_lines_that_occur_often_end_at_once():
+    names = [f"x{i} = {i % 7}" for i in range(300)]
+    parent = {"naive.py": "\n\n".join(names)}
+    many = ["\n".join(random.Random(seed).choice(names) for _ in range(14_000)) for seed in range(2)]
+    began = time.process_time()
+    assert len(patched(block("\n".join(names), many[0]), parent)["naive.py"]) > len(many[0])
+    assert "does not occur" in refusal(block("x0 = 0\n" * 20_000, "y"), parent)
+    assert "overlap" in refusal("```diff\n" + "@@ -1 +1 @@\n-x0 = 0\n+x\n" * 6_000 + "```", parent)
+    assert time.process_time() - began < 5.0
 
 
 def git(folder: Path, *arguments: str) -> str:

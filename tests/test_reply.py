@@ -147,6 +147,59 @@ def test_whole_files_are_named_or_are_naive():
     assert "names no file" in refusal(HEAD + f"```python\n{kernel}```")
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("The line in `naive.py`:\n\n```python\n    x = 1\n```\n\nbecomes\n\n", ""),
+        ("", "\nThen run `naive.py`:\n\n```bash\npython naive.py\n```\n"),
+        ("```python naive.py\n    x = 1\n```\n", ""),
+        ("naive.py\n```\n    x = 1\n```\n", ""),
+        ("```python\n# naive.py\n    x = 1\n```\n", ""),
+        ("Not in `triton.py`:\n```python\n    y = 1\n```\nbut in `naive.py`:\n", ""),
+    ],
+)
+def test_a_fence_that_only_quotes_a_file_is_prose(before: str, after: str):
+    assert parse(HEAD + before + BLOCK + after).edits == parse(HEAD + BLOCK).edits
+    assert parse(HEAD + before.replace("`triton.py`", "`naive.py`") + WHOLE + after).edits == parse(HEAD + WHOLE).edits
+    assert parse(HEAD + before + "\n" + DIFF + "\n" + after).edits == parse(HEAD + DIFF).edits
+
+
+def test_a_fence_that_is_headed_as_a_file_that_nothing_changes_is_refused():
+    assert "headed triton.py" in refusal(HEAD + "```python triton.py\nx = 1\n```\n" + BLOCK)
+    assert "headed triton.py" in refusal(HEAD + "And `triton.py`:\n```python\nx = 1\n```\n" + WHOLE)
+
+
+@pytest.mark.parametrize("path", ["./naive.py", "a/naive.py", "variants/some_parent/naive.py", "./variants/tanh_on_error/naive.py", "some_parent/naive.py"])
+def test_a_path_to_one_of_the_two_files_is_that_file(path: str):
+    for change in (f"`{path}`:\n{BLOCK}", f"```python {path}\n{BLOCK}```", BLOCK.replace("SEARCH", f"SEARCH {path}"), f"**File: {path}**\n{BLOCK}"):
+        assert parse(HEAD + change).edits == parse(HEAD + BLOCK).edits
+    for fence in (f"```python:{path}\n", f"{path}\n```python\n", f"### `{path}`\n\n```python\n"):
+        assert parse(HEAD + WHOLE.replace("```python\n", fence)).edits == parse(HEAD + WHOLE).edits
+    triton = path.replace("naive", "triton")
+    assert parse(HEAD + f"In `{triton}`:\n{BLOCK}").edits[0].model_dump()["file"] == "triton.py"
+
+
+@pytest.mark.parametrize("path", ["../naive.py", "/naive.py", "a/../naive.py", "/variants/some_parent/naive.py", "x/naive.py", "variants/a_b/c_d/naive.py", "variants/../naive.py"])
+def test_a_path_to_another_place_is_refused(path: str):
+    assert "only naive.py and triton.py" in refusal(HEAD + f"{path}\n{BLOCK}")
+    assert "only naive.py and triton.py" in refusal(HEAD + WHOLE.replace("```python", f"```python:{path}"))
+
+
+@pytest.mark.parametrize("after", ["\n- this clamps\n+ pros\n", "- this clamps\n", "\n---\n\nDone.\n", "\n- a\n\n- b\n"])
+def test_bullets_below_a_diff_that_is_whole_are_prose(after: str):
+    proposal = parse(HEAD + DIFF + after)
+    assert proposal.edits == (UnifiedDiff(text=DIFF),)
+    assert after.strip() in proposal.prose
+
+
+def test_what_goes_on_below_a_diff_is_no_prose():
+    more = "@@ -9 +9 @@\n-y = 1\n+y = 2\n"
+    assert parse(HEAD + DIFF + "\n- and below\n\n" + more).edits == (UnifiedDiff(text=DIFF), UnifiedDiff(text=more))
+    wrong = DIFF.replace("-1,2 +1,2", "-1,9 +1,9") + "\n- x\n"
+    assert parse(HEAD + wrong).edits == (UnifiedDiff(text=wrong),)
+    assert parse(HEAD + DIFF + "+y = 3\n").edits == (UnifiedDiff(text=DIFF + "+y = 3\n"),)
+
+
 def test_a_file_named_once_holds_for_the_blocks_that_follow():
     edits = parse(HEAD + "triton.py\n" + BLOCK + "\n" + BLOCK.replace("1", "3")).edits
     assert [edit.model_dump()["file"] for edit in edits] == ["triton.py", "triton.py"]
@@ -332,6 +385,13 @@ def test_the_minus_sign_and_task_names_are_understood():
         "# " + "*" * 190_000 + "\n" + HEAD + BLOCK,
         HEAD + "=======\n" * 20_000,
         HEAD + "--- a\n+++ b\n" * 15_000,
+        HEAD + "@@ -1 +1 @@\n- x\n" * 12_000,
+        HEAD + "Prediction:\n" * 15_000 + BLOCK,
+        HEAD + "Prediction:\n\n- Compress +0.01\n" * 6_000 + BLOCK,
+        HEAD + "Prediction: " + "(" * 1900 + "\n" + "Compress +0.01 " * 12_000 + BLOCK,
+        HEAD + "**" * 90_000 + BLOCK,
+        HEAD + "naive.py\n```\nx\n```\n" * 8_000 + BLOCK,
+        "<|channel|>final<|message|>" * 7_000,
         "x" * 50_000_000,
         "\u20ac" * (MOST_BYTES // 2),
     ],

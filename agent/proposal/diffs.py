@@ -2,12 +2,14 @@
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from .edits import FILES
+from .edits import File, named_by
 
-_HUNK = re.compile(r"@@(?: -([0-9]{1,7})(?:,[0-9]+)? \+[0-9]+(?:,[0-9]+)? @@)?")
+_HUNK = re.compile(r"@@(?: -([0-9]{1,7})(?:,([0-9]{1,7}))? \+[0-9]{1,7}(?:,([0-9]{1,7}))? @@)?")
+_LINE = re.compile(r"[ +\-@\\]|diff |index |(?:old|new|deleted) |rename |copy |(?:dis)?similarity |GIT ")
+_PROSE = re.compile(r"[+-] \S|-{3,}\s*$")  # a bullet or a rule; code is indented by more than one blank, or by none
 _REFUSED = ("old mode", "new mode", "new file", "deleted file", "rename", "copy", "similarity",
             "dissimilarity", "GIT binary", "Binary files")  # fmt: skip
 
@@ -18,46 +20,73 @@ class BadDiff(Exception):
 
 @dataclass(frozen=True)
 class Hunk:
-    """Lines `old` of `file`, said to begin at `line`, become `new`."""
+    """Lines `old` of `file`, said to begin at `line`, become `new`; a diff without headers names no file."""
 
-    file: str
+    file: File | None
     line: int | None
     old: tuple[str, ...]
     new: tuple[str, ...]
 
 
-def parse_diff(text: str) -> list[Hunk]:
-    """The hunks of a diff that touches only naive.py and triton.py; `@@` may stand without numbers."""
+def starts_diff(lines: Sequence[str], at: int) -> bool:
+    """Whether a diff begins there: with git's line, a pair of headers, or a hunk without any."""
+    line, below = lines[at], lines[at + 1] if at + 1 < len(lines) else ""
+    return (
+        (line.startswith("diff --git ") and at + 1 < len(lines))
+        or (line.startswith("--- ") and below.startswith("+++ "))
+        or line.startswith(("@@ -", "@@ @@"))
+        or (line.rstrip() == "@@" and _LINE.match(below) is not None)
+    )
+
+
+def end_of_diff(lines: Sequence[str], at: int) -> int:
+    """Where a diff ends that no fence closes: bullets behind a hunk that has all the lines that it counts are prose."""
+    old = new = -1  # lines that the hunk still has to have; below 0 where it does not count them, or not well
+    while at < len(lines) and (not lines[at] or _LINE.match(lines[at])):
+        line = lines[at]
+        if match := _HUNK.match(line):
+            old, new = (int(match[2] or 1), int(match[3] or 1)) if match[1] else (-1, -1)
+        elif old == new == 0:
+            if _PROSE.match(line):
+                return at
+            old = new = 0 if not line or line[0] == "\\" else -1
+        else:
+            old -= not line or line[0] in " -"
+            new -= not line or line[0] in " +"
+        at += 1
+    return at
+
+
+def parse_diff(text: str, what: str = "the diff", variants: Collection[str] = ()) -> list[Hunk]:
+    """The hunks of a diff that touches only naive.py and triton.py, bare or in the folder of one of the `variants`.
+
+    `@@` may stand without numbers. Raises `BadDiff`, where `what` is how the diff is called.
+    """
+    the = what[0].upper() + what[1:]
     lines = text.split("\n")
     hunks: list[Hunk] = []
-    file: str | None = None
+    file: File | None = None
     at = 0
     while at < len(lines):
         line = lines[at]
         at += 1
         if line.startswith("--- ") and at < len(lines) and lines[at].startswith("+++ "):
-            file = _file(line[4:], lines[at][4:])
+            file = _file(line[4:], lines[at][4:], the, variants)
             at += 1
         elif match := _HUNK.match(line):
-            if file is None:
-                raise BadDiff(
-                    "The diff has a hunk before the lines '--- a/naive.py' and '+++ b/naive.py': add them."
-                )
             end = _end_of_hunk(lines, at)
-            hunks.append(_hunk(file, int(match[1]) if match[1] else None, lines[at:end], len(hunks) + 1))
+            number = int(match[1]) if match[1] else None
+            hunks.append(_hunk(file, number, lines[at:end], f"Hunk {len(hunks) + 1} of {what}"))
             at = end
         elif line.startswith("diff --git "):
-            _file(*([*line[11:].split(" "), ""])[:2])
+            old, new = [*line[11:].split(" "), ""][:2]
+            _file(old, new, the, variants)
         elif line.startswith(_REFUSED):
-            raise BadDiff(
-                f"The diff has a line {line[:60]!r}: it may only change lines of naive.py and triton.py."
-            )
+            raise BadDiff(f"{the} has a line {line[:60]!r}: it may only change lines of naive.py and triton.py.")
         elif line.strip() and not line.startswith("index "):
-            raise BadDiff(
-                f"The diff has a line {line[:60]!r} outside of its hunks: give only headers and hunks."
-            )
+            raise BadDiff(f"{the} has a line {line[:60]!r} outside of its hunks: give only headers and hunks.")
     if not hunks:
-        raise BadDiff("The diff has no hunk: give SEARCH/REPLACE blocks instead.")
+        raise BadDiff(f"{the} has no hunk: give SEARCH/REPLACE blocks instead.")
     return hunks
 
 
@@ -70,32 +99,32 @@ def _end_of_hunk(lines: Sequence[str], at: int) -> int:
     return at
 
 
-def _file(old: str, new: str) -> str:
+def _file(old: str, new: str, the: str, variants: Collection[str]) -> File:
     """The one file that a pair of paths names."""
-    names = [path.split("\t")[0].strip(' "').removeprefix("a/").removeprefix("b/") for path in (old, new)]
-    for name in names:
-        if name not in FILES:
+    found = []
+    for path in (path.split("\t")[0].strip(' "') for path in (old, new)):
+        named = named_by(path)
+        if named is None or (named.variant and named.variant not in variants):
             raise BadDiff(
-                f"The diff names {name[:80]!a}, but only naive.py and triton.py may change: "
+                f"{the} names {path[:80]!a}, but only naive.py and triton.py may change: "
                 "write --- a/naive.py and +++ b/naive.py."
             )
-    if names[0] != names[1]:
-        raise BadDiff("The diff renames a file: keep the same name in its --- and +++ lines.")
-    return names[0]
+        found.append(named.file)
+    if found[0] != found[1]:
+        raise BadDiff(f"{the} renames a file: keep the same name in its --- and +++ lines.")
+    return found[0]
 
 
-def _hunk(file: str, line: int | None, body: Sequence[str], number: int) -> Hunk:
+def _hunk(file: File | None, line: int | None, body: Sequence[str], what: str) -> Hunk:
     while body and not body[-1]:
         body = body[:-1]
     odd = next((x for x in body if x and x[0] not in " +-\\"), None)
     if odd is not None:
-        raise BadDiff(f"Hunk {number} of the diff has a line {odd[:60]!r}: begin each with a blank, + or -.")
+        raise BadDiff(f"{what} has a line {odd[:60]!r}: begin each with a blank, + or -.")
     old = tuple(x[1:] for x in body if not x or x[0] in " -")
     new = tuple(x[1:] for x in body if not x or x[0] in " +")
     if not any(x.strip() for x in old):
-        raise BadDiff(
-            f"Hunk {number} of the diff has no line of the parent: add some before and after the change."
-        )
+        raise BadDiff(f"{what} has no line of the parent: add some before and after the change.")
     return Hunk(file, line, old, new)
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, cast
 
 from pydantic import BaseModel, ConfigDict
@@ -10,7 +11,8 @@ File = Literal["naive.py", "triton.py"]
 FILES: tuple[File, ...] = ("naive.py", "triton.py")
 
 _OTHER_FILE = re.compile(r"\S{0,200}\.(?:py|pyi|md|toml|json|csv|txt|cfg|ini|sh|j2|ya?ml)")
-_MENTION = re.compile(r"(?<![\w./\\-])(?:naive|triton)\.py(?!\w)")
+_PATH = re.compile(r"(?:\./)?(?:[ab]/)?(?:(?:variants/)?([a-z0-9_]{3,96})/)?(naive\.py|triton\.py)")
+_MENTION = re.compile(r"(?<![\w./\\-])[\w./\\-]{0,200}?(?:naive|triton)\.py(?!\w)")
 
 
 class ReplyError(Exception):
@@ -40,15 +42,31 @@ class WholeFile(Edit):
 
 
 class UnifiedDiff(Edit):
-    """A diff against the parent's files, as given."""
+    """A diff against the parent's files, as given; `file` is the one above it, where it has no headers."""
 
     text: str
+    file: File | None = None
 
 
 AnyEdit = SearchReplace | WholeFile | UnifiedDiff
 
 
-def named_file(line: str) -> File | None:
+@dataclass(frozen=True)
+class Named:
+    """A file that a reply names, and the variant in whose folder it says that it is."""
+
+    file: File
+    variant: str | None = None
+    alone: bool = True  # a heading has nothing else; a sentence may only speak of the file
+
+
+def named_by(path: str) -> Named | None:
+    """The file that a path means, with `./`, with a letter of git's, or in a variant's folder; None for any other."""
+    match = _PATH.fullmatch(path)
+    return Named(cast(File, match[2]), match[1]) if match else None
+
+
+def named_file(line: str) -> Named | None:
     """The file that a line names, if it is a heading for a change; a heading of any other file is refused."""
     if not line or len(line) > 200:
         return None
@@ -56,16 +74,16 @@ def named_file(line: str) -> File | None:
     label, _, rest = bare.partition(":")
     if label.lower() in {"file", "path", "filename", "file name"}:
         bare = rest.strip(" \t*`_\"'")
-    for file in FILES:
-        if bare == file:
-            return file
+    if named := named_by(bare):
+        return named
     if _OTHER_FILE.fullmatch(bare):
         raise ReplyError(
             f"The reply changes {bare[:80]!a}, but only naive.py and triton.py may change: "
             "name one of these two, without a folder."
         )
-    mentions = set(_MENTION.findall(line)) if line.rstrip().endswith((":", ":**", "`")) else set()
-    return cast(File, mentions.pop()) if len(mentions) == 1 else None
+    found = _MENTION.findall(line) if line.rstrip().endswith((":", ":**", "`")) else []
+    files = {named.file for path in found if (named := named_by(path))}
+    return Named(files.pop(), alone=False) if len(files) == 1 else None
 
 
 def consistent(edits: Sequence[AnyEdit]) -> tuple[AnyEdit, ...]:

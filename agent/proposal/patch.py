@@ -1,11 +1,11 @@
 """Applies a proposal's edits to its parent's source, and writes the change as a diff that git applies."""
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from .diffs import BadDiff, Hunk, parse_diff, unified_diff
-from .edits import FILES, AnyEdit, SearchReplace, UnifiedDiff, WholeFile
+from .edits import FILES, SearchReplace, UnifiedDiff, WholeFile
 from .places import Place, places
 from .reply import Proposal
 
@@ -26,17 +26,29 @@ class _Span:
     what: str  # how to call it in an error
 
 
-def apply(proposal: Proposal, parent_sources: Mapping[str, str]) -> dict[str, str]:
-    """File name -> text of the child: naive.py, and triton.py only where the proposal gives or edits it."""
+def apply(proposal: Proposal, parent_sources: Mapping[str, str], parent_name: str | None = None) -> dict[str, str]:
+    """File name -> text of the child: naive.py, and triton.py only where the proposal gives or edits it.
+
+    Raises `PatchError`. Paths may lie in the folders of the parent and of the child, which are meant alike.
+    """
+    variants = {proposal.name, parent_name or proposal.name}
+    if other := next((name for name in proposal.variants if name not in variants), None):
+        raise PatchError(
+            f"The reply changes a file of {other}, but only the parent's naive.py and triton.py may change: "
+            "name one of these two, without a folder."
+        )
     parent = {file: _with_line_ends(text) for file, text in parent_sources.items()}
-    child: dict[str, str] = {}
+    child: dict[str, str] = {edit.file: edit.text for edit in proposal.edits if isinstance(edit, WholeFile)}
+    blocks = [edit for edit in proposal.edits if isinstance(edit, SearchReplace)]
+    diffs = [edit for edit in proposal.edits if isinstance(edit, UnifiedDiff)]
     spans: dict[str, list[_Span]] = {}
-    for number, edit in enumerate(proposal.edits, 1):
-        if isinstance(edit, WholeFile):
-            child[edit.file] = edit.text
-        else:
-            for file, span in _located(edit, number, parent):
-                spans.setdefault(file, []).append(span)
+    for number, block in enumerate(blocks, 1):
+        span = _search(_source(parent, block.file), block, f"SEARCH block {number}")
+        spans.setdefault(block.file, []).append(span)
+    for number, diff in enumerate(diffs, 1):
+        what = "the diff" if len(diffs) == 1 else f"diff {number}"
+        for file, span in _of_diff(diff, what, parent, variants):
+            spans.setdefault(file, []).append(span)
     child |= {file: _replaced(parent[file], found, file) for file, found in spans.items()}
     child = {file: _with_line_ends(text) for file, text in ({"naive.py": parent["naive.py"]} | child).items()}
     if all(text == parent.get(file) for file, text in child.items()):
@@ -48,19 +60,34 @@ def _with_line_ends(text: str) -> str:
     return text.replace("\r\n", "\n").rstrip("\n") + "\n"
 
 
-def _located(edit: AnyEdit, number: int, parent: Mapping[str, str]) -> Iterable[tuple[str, _Span]]:
-    if isinstance(edit, SearchReplace):
-        what = f"SEARCH block {number}"
-        yield edit.file, _search(_source(parent, edit.file), edit, what)
-    elif isinstance(edit, UnifiedDiff):
+def _of_diff(diff: UnifiedDiff, what: str, parent: Mapping[str, str], variants: Collection[str]) -> list[tuple[str, _Span]]:
+    try:
+        hunks = parse_diff(diff.text, what, variants)
+    except BadDiff as error:
+        raise PatchError(str(error)) from error
+    files = [diff.file] if diff.file else [file for file in FILES if file in parent]
+    if len(files) == 1 or all(hunk.file for hunk in hunks):
+        return _spans(hunks, files[0], what, parent)
+    fits, misses = [], []
+    for file in files:
         try:
-            hunks = parse_diff(edit.text)
-        except BadDiff as error:
-            raise PatchError(str(error)) from error
-        for index, hunk in enumerate(hunks, 1):
-            what = f"Hunk {index} of the diff"
-            source = _source(parent, hunk.file)
-            yield hunk.file, _hunk(source, hunk, what, hunk.file)
+            fits.append(_spans(hunks, file, what, parent))
+        except PatchError as error:
+            misses.append(error)
+    if not fits:
+        raise misses[0]
+    if len(fits) > 1:
+        raise PatchError(
+            f"{what[0].upper()}{what[1:]} names no file and fits {' and '.join(files)}: "
+            "add the lines --- a/naive.py and +++ b/naive.py."
+        )
+    return fits[0]
+
+
+def _spans(hunks: Sequence[Hunk], file: str, what: str, parent: Mapping[str, str]) -> list[tuple[str, _Span]]:
+    """Where the hunks belong; `file` is that of those that name none."""
+    placed = [(hunk, hunk.file or file, f"Hunk {number} of {what}") for number, hunk in enumerate(hunks, 1)]
+    return [(name, _hunk(_source(parent, name), hunk, called, name)) for hunk, name, called in placed]
 
 
 def _source(parent: Mapping[str, str], file: str) -> str:
@@ -88,9 +115,11 @@ def _below(source: str, start: int, text: str) -> str:
     """The text that begins at `start`, its later lines indented as that place is, where they were written as if it were not."""
     blanks = source[source.rfind("\n", 0, start) + 1 : start]
     first, *later = text.split("\n")
+    least = blanks + first[: len(first) - len(first.lstrip())]  # what lines begin with that were written for there
+    body = least + " " if first.rstrip().endswith(":") else least
     texts = [line for line in later if line.strip()]
-    body = blanks + " " if first.rstrip().endswith(":") else blanks  # what the line below begins with, if written for there
-    if blanks.strip() or not texts or (texts[0].startswith(body) and all(line.startswith(blanks) for line in texts)):
+    written_so = not texts or (texts[0].startswith(body) and all(line.startswith(least) for line in texts))
+    if blanks.strip() or written_so or any(line.startswith(("def ", "@")) for line in texts):  # a function after the one that ends there
         return text
     return "\n".join([first, *(blanks + line if line.strip() else line for line in later)])
 

@@ -31,6 +31,7 @@ class Proposal(BaseModel):
     prediction: Mapping[str, float]  # column -> expected difference from the parent; {} where none was given
     prose: str
     edits: tuple[AnyEdit, ...]
+    variants: tuple[str, ...] = ()  # those in whose folders it says that its files are
     unread: tuple[str, ...] = ()  # what of its prediction was not clear, and is left out
 
 
@@ -43,8 +44,8 @@ def parse(text: str) -> Proposal:
     body = _unwrapped(_answer(_clean_line_ends(text)))
     if not body.strip():
         raise ReplyError(f"The reply is empty: {FORMAT}, prose and the change.")
-    edits, lines = find_edits(body)
-    found = labelled(lines)
+    change = find_edits(body)
+    found = labelled(change.prose)
     predicted = prediction.read(found.values.get("prediction", []))
     return Proposal(
         title=found.title,
@@ -52,7 +53,8 @@ def parse(text: str) -> Proposal:
         mechanism=one_line(bare(found.values.get("mechanism", [""])[0]), 200),
         prediction=predicted.expected,
         prose=re.sub(r"\n{3,}", "\n\n", printable("\n".join(found.prose))).strip(),
-        edits=edits,
+        edits=change.edits,
+        variants=change.variants,
         unread=predicted.unread,
     )
 

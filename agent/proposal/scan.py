@@ -4,10 +4,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .diffs import end_of_diff, starts_diff
 from .edits import (
     FILES,
     AnyEdit,
     File,
+    Named,
     ReplyError,
     SearchReplace,
     UnifiedDiff,
@@ -22,21 +24,31 @@ FENCE = re.compile(r"(`{3,}(?!.*`)|~{3,})(.*)")
 _SEARCH = re.compile(r"(<{5,9})\s*SEARCH\b\s*(.*)", re.IGNORECASE)
 _MARKER = re.compile(r"<{7}(?!<)")
 _REPLACE = re.compile(r"(>{5,9})\s*REPLACE\b", re.IGNORECASE)
-_DIFF_LINE = re.compile(r"[ +\-@\\]|diff |index |(?:old|new|deleted) |rename |copy |(?:dis)?similarity |GIT ")
 _DIFF_LANGUAGES = {"diff", "patch", "udiff"}
+_SHELLS = {"bash", "sh", "shell", "zsh", "console", "shell-session"}
 
 
-def find_edits(text: str) -> tuple[tuple[AnyEdit, ...], list[str]]:
-    """The edits of a reply, and the lines around them. `text` has LF line ends."""
+@dataclass(frozen=True)
+class Found:
+    """The edits of a reply, the lines around them, and the variants in whose folders it says that its files are."""
+
+    edits: tuple[AnyEdit, ...]
+    prose: list[str]
+    variants: tuple[str, ...]
+
+
+def find_edits(text: str) -> Found:
+    """What a reply changes; raises `ReplyError`. `text` has LF line ends."""
     scan = _Scan(text.split("\n"))
     scan.read()
-    return consistent(scan.edits), scan.prose
+    scan.refuse_strays()
+    return Found(consistent(scan.edits), scan.prose, tuple(sorted(scan.variants)))
 
 
 @dataclass(frozen=True)
 class _Fence:
     language: str
-    file: File | None  # from its info string
+    named: Named | None  # by its info string
     lines: list[str]
     first: int  # index of its first content line
 
@@ -49,6 +61,8 @@ class _Scan:
         self.file: File = "naive.py"
         self.edits: list[AnyEdit] = []
         self.prose: list[str] = []
+        self.variants: set[str] = set()
+        self.strays: list[tuple[Named, str]] = []  # fences that a file's name is above, and why they are not that file
 
     def read(self) -> None:
         while self.at < len(self.lines):
@@ -58,7 +72,7 @@ class _Scan:
                 self._block(self.lines, search, 0)
             elif fence := FENCE.match(line):
                 self._fence(fence)
-            elif _starts_diff(self.lines, self.at):
+            elif starts_diff(self.lines, self.at):
                 self._raw_diff()
             else:
                 if _REPLACE.match(line):
@@ -69,19 +83,35 @@ class _Scan:
                 self.prose.append(self.lines[self.at])
                 self.at += 1
 
-    def _name_from_prose(self) -> File | None:
-        """The file that the last line of prose names; it stays named for the blocks that follow."""
-        last = next((line for line in reversed(self.prose[-3:]) if line.strip()), "")
-        named = named_file(last)
-        self.file = named or self.file
+    def refuse_strays(self) -> None:
+        """A fence that lacks what its file must have is prose beside a change, unless it is headed as a file that stays untouched."""
+        forms = {type(edit) for edit in self.edits}
+        for named, reason in self.strays:
+            touched = UnifiedDiff in forms or any(named.file == edit.file for edit in self.edits)
+            if not touched and (named.alone or SearchReplace not in forms):
+                raise ReplyError(reason)
+
+    def _noted(self, named: Named | None) -> Named | None:
+        """What was named, its variant noted where it heads a change."""
+        if named and named.variant and named.alone:
+            self.variants.add(named.variant)
         return named
+
+    def _name(self, named: Named | None) -> Named | None:
+        """Keep what was named for the blocks that follow."""
+        self.file = named.file if named else self.file
+        return self._noted(named)
+
+    def _name_from_prose(self) -> Named | None:
+        """The file that the last line of prose names."""
+        return self._name(named_file(next((line for line in reversed(self.prose[-3:]) if line.strip()), "")))
 
     def _block(self, lines: list[str], opening: re.Match[str], shift: int) -> None:
         """Read the SEARCH/REPLACE block at `at`; the reply has `shift` lines before `lines`."""
         where = f"The block on line {self.at + shift + 1}"
         indent = len(lines[self.at]) - len(lines[self.at].lstrip(" "))
         width = len(opening[1])
-        self.file = named_file(opening[2]) or self.file
+        self._name(named_file(opening[2]))
         search = self._until(lines, "=" * width, where)
         replace = self._until(lines, ">" * width + "REPLACE", where)
         self.at += 1
@@ -118,41 +148,48 @@ class _Scan:
         fence = self._fence_lines(opening)
         where = f"The fence on line {fence.first}"
         if any(_search(line.strip()) for line in fence.lines):
-            self.file = fence.file or self._name_from_prose() or self.file
+            if not self._name(fence.named):
+                self._name_from_prose()
             return self._blocks_in(fence)
         first = next((i for i, line in enumerate(fence.lines) if line.strip()), 0)
-        if fence.language in _DIFF_LANGUAGES or _starts_diff(fence.lines, first):
-            self.edits.append(_diff(fence.lines))
+        headed = bool(fence.lines) and starts_diff(fence.lines, first)
+        if fence.language in _DIFF_LANGUAGES or headed:
+            self._diff(fence.lines, fence.named)
             return None
-        file = fence.file or self._name_from_prose() or _comment_file(fence.lines)
+        named = self._noted(fence.named) or self._name_from_prose() or _comment_file(fence.lines)
         defines = any(line.startswith("def delta_rule") for line in fence.lines)
-        if file is None and not defines:
-            self.prose += self.lines[fence.first - 1 : self.at]
-            return None
         if not defines:
-            raise ReplyError(
-                f"{where} is headed {file} and has no line 'def delta_rule(...)': "
-                "give the whole file there, or SEARCH/REPLACE blocks."
-            )
-        if file is None and any(line.startswith(("import triton", "from triton")) for line in fence.lines):
+            self.prose += self.lines[fence.first - 1 : self.at]
+            if named and fence.language not in _SHELLS:
+                reason = f"is headed {named.file} and has no line 'def delta_rule(...)': give the whole file there, or SEARCH/REPLACE blocks."
+                self.strays.append((named, f"{where} {reason}"))
+            return None
+        if named is None and any(line.startswith(("import triton", "from triton")) for line in fence.lines):
             raise ReplyError(
                 f"{where} imports triton and names no file: write triton.py on the line before it."
             )
-        self.edits.append(WholeFile(file=file or "naive.py", text=_lines_text(fence.lines).lstrip("\n")))
+        self.edits.append(WholeFile(file=named.file if named else "naive.py", text=_lines_text(fence.lines).lstrip("\n")))
         return None
+
+    def _diff(self, lines: Sequence[str], named: Named | None) -> None:
+        """Keep a diff; of one without headers also which file is named above it."""
+        text = _lines_text(lines).rstrip("\n") + "\n"
+        if not any(line.startswith("--- ") for line in lines):
+            named = self._noted(named) or self._name_from_prose()
+        self.edits.append(UnifiedDiff(text=text, file=named.file if named else None))
 
     def _fence_lines(self, opening: re.Match[str]) -> _Fence:
         """Read a whole fence; its closing line does not count inside a SEARCH block."""
         mark, info = opening.groups()
         indent = len(self.lines[self.at]) - len(self.lines[self.at].lstrip(" "))
         first = self.at + 1
-        language, file = _info(info)
+        language, named = _info(info)
         in_block = False
         for i in range(first, len(self.lines)):
             line = self.lines[i].strip()
             if not in_block and line.startswith(mark) and not line.strip(mark[0]):
                 self.at = i + 1
-                return _Fence(language, file, [_dedented(x, indent) for x in self.lines[first:i]], first)
+                return _Fence(language, named, [_dedented(x, indent) for x in self.lines[first:i]], first)
             in_block = (in_block or _search(line) is not None) and not _REPLACE.match(line)
         self.at = len(self.lines)
         if any(line.strip() for line in self.lines[first:]):
@@ -176,31 +213,27 @@ class _Scan:
                     f"The fence on line {fence.first} holds {line[:40]!r} beside its SEARCH/REPLACE "
                     "blocks: put only blocks there, or the whole file in a fence of its own."
                 )
-            self.file = named or self.file
+            self._name(named)
             self.at += 1
         self.at = after
 
     def _raw_diff(self) -> None:
-        begin = self.at
-        while self.at < len(self.lines) and (
-            not self.lines[self.at] or _DIFF_LINE.match(self.lines[self.at])
-        ):
-            self.at += 1
-        self.edits.append(_diff(self.lines[begin : self.at]))
+        begin, self.at = self.at, end_of_diff(self.lines, self.at)
+        self._diff(self.lines[begin : self.at], None)
 
 
-def _info(info: str) -> tuple[str, File | None]:
+def _info(info: str) -> tuple[str, Named | None]:
     """Language and file of a fence's info string, as in `python naive.py` or `python title="naive.py"`."""
     words = re.split(r"[\s:{}=,\"']+", info[:200].strip(" \t.{"))
-    files = [file for word in words if (file := named_file(word))]
-    return words[0].lower(), files[0] if files else None
+    found = [named for word in words if (named := named_file(word))]
+    return words[0].lower(), found[0] if found else None
 
 
-def _comment_file(lines: Sequence[str]) -> File | None:
+def _comment_file(lines: Sequence[str]) -> Named | None:
     """The file that the first line names, as in `# naive.py`."""
     first = next((line.strip() for line in lines if line.strip()), "")
     bare = first.lstrip("# ").rstrip() if first.startswith("#") else ""
-    return next((file for file in FILES if bare == file or bare.endswith("/" + file)), None)
+    return next((Named(file) for file in FILES if bare == file or bare.endswith("/" + file)), None)
 
 
 def _search(line: str) -> re.Match[str] | None:
@@ -208,14 +241,6 @@ def _search(line: str) -> re.Match[str] | None:
     if match is None and _MARKER.match(line):
         raise ReplyError(f"A line reads {line[:40]!r}: a block begins with <<<<<<< SEARCH.")
     return match
-
-
-def _starts_diff(lines: Sequence[str], at: int) -> bool:
-    if at + 1 >= len(lines):
-        return False
-    return lines[at].startswith("diff --git ") or (
-        lines[at].startswith("--- ") and lines[at + 1].startswith("+++ ")
-    )
 
 
 def _without_fence(lines: list[str]) -> list[str]:
@@ -227,10 +252,6 @@ def _without_fence(lines: list[str]) -> list[str]:
 
 def _dedented(line: str, indent: int) -> str:
     return line[min(indent, len(line) - len(line.lstrip(" "))) :] if indent else line
-
-
-def _diff(lines: Sequence[str]) -> UnifiedDiff:
-    return UnifiedDiff(text=_lines_text(lines).rstrip("\n") + "\n")
 
 
 def _lines_text(lines: Sequence[str]) -> str:
