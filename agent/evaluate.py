@@ -105,6 +105,10 @@ class Evaluator:
             raise EvaluationFailed(f"the evaluator ended with status {ended.status}: {_last_line(ended)}")
         return evaluation
 
+    def part(self, folder: Path, protocol: str, out: Path) -> None:
+        """Put into `out` what an evaluation says under a protocol whose settings are some of its own."""
+        _expect(self._ask(["part", str(folder), "--protocol", protocol, "--out", str(out)]), 0)
+
     def _ask(self, arguments: list[str]) -> Ended:
         ended = self._run(arguments, _CHECK_BOUNDS)
         if ended.timed_out:

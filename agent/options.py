@@ -111,7 +111,7 @@ From = Annotated[
         "--from",
         parser=_path,
         metavar="DIR",
-        help="Record what `python -m evaluator score --out DIR` measured elsewhere.",
+        help="Record what `python -m evaluator score --out DIR` measured elsewhere; a mad evaluation has one of fast in it.",
     ),
 ]
 Variant = Annotated[

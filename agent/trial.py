@@ -1,5 +1,6 @@
 """A variant from its gates to its record: checked, trained, compared, kept; whoever wrote it."""
 
+import tempfile
 from pathlib import Path
 
 from . import history, variants
@@ -31,17 +32,25 @@ def _parent_of(past: Past, name: str) -> str | None:
 
 
 def score_from(job: Job, name: str, folder: Path) -> Entry:
-    """Record what was measured elsewhere: this source, under this protocol, and the gates pass here."""
-    variant = variants.folder_of(job.root, name)
-    variants.sources(variant)
+    """Record what was measured elsewhere: this source, under this protocol or one that it is a part of; the gates pass here."""
+    variants.sources(variants.folder_of(job.root, name))
     evaluation = _results_in(folder)
-    if evaluation.fingerprint != job.protocol.fingerprint:
-        raise BadInput(
-            f"{folder} was measured under fingerprint {one_line(evaluation.fingerprint, 64)}, "
-            f"but {job.protocol.name} here has {job.protocol.fingerprint}"
-        )
+    if evaluation.fingerprint == job.protocol.fingerprint:
+        return _keep(job, name, folder, evaluation, folder)
+    with tempfile.TemporaryDirectory(prefix="agent-part-") as made:
+        part = Path(made)
+        try:
+            job.evaluator.part(folder, job.protocol.name, part)
+        except EvaluationFailed as error:
+            raise BadInput(f"--from {folder}: {error}") from error
+        return _keep(job, name, part, _results_in(part), folder)
+
+
+def _keep(job: Job, name: str, folder: Path, evaluation: Evaluation, source: Path) -> Entry:
+    """The entry of an evaluation in `folder`, which came from `source`."""
     if evaluation.protocol.name != job.protocol.name:
-        raise BadInput(f"{folder} was measured under {one_line(evaluation.protocol.name, 60)}, and this is {job.protocol.name}")
+        raise BadInput(f"{source} was measured under {one_line(evaluation.protocol.name, 60)}, and this is {job.protocol.name}")
+    variant = variants.folder_of(job.root, name)
     try:
         report = _ask_stored(job, variant, name)
     except EvaluationFailed as error:
@@ -50,13 +59,13 @@ def score_from(job: Job, name: str, folder: Path) -> Entry:
         raise Rejected(f"variants/{name} does not pass the gates: {report.reason}")
     if evaluation.variant.digest != report.properties.get("digest"):
         raise BadInput(
-            f"{folder} was measured with another source than variants/{name} holds now "
+            f"{source} was measured with another source than variants/{name} holds now "
             f"(digest {one_line(evaluation.variant.digest, 64)})"
         )
     with history.writing(job.root):
         tidy(job.root, job.repo, job.reporter.say)
         parent = _parent_of(history.read(job.root), name)
-        return keep_evaluation(job, folder, name, evaluation, "attempt", printable(str(folder)), parent, report)
+        return keep_evaluation(job, folder, name, evaluation, "attempt", printable(str(source)), parent, report)
 
 
 def _results_in(folder: Path) -> Evaluation:

@@ -1,4 +1,4 @@
-"""The evaluator's command line: score, check, generate, protocol."""
+"""The evaluator's command line: score, part, check, generate, protocol."""
 
 import argparse
 import contextlib
@@ -68,6 +68,12 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--events", action="store_true", help="progress as one JSON object a line on stdout")
     _device_options(score)
     score.set_defaults(command=_score)
+
+    part = commands.add_parser("part", help="the part of an evaluation that is one under another protocol, whose settings are some of its own")
+    part.add_argument("folder", type=Path, metavar="DIR", help="an evaluation: runs.csv and evaluation.json")
+    part.add_argument("--protocol", default="fast", help=f"one of {', '.join(PROTOCOLS)} (default: fast)")
+    part.add_argument("--out", type=Path, required=True, metavar="DIR", help="takes the part: an empty or a new folder")
+    part.set_defaults(command=_part)
 
     check = commands.add_parser("check", help="the gates alone, without training")
     check.add_argument("variant", type=Path, help="a folder with naive.py (and triton.py), or one .py file")
@@ -207,6 +213,20 @@ def _scored(job: "Job", args: argparse.Namespace) -> dict[str, Any]:
         return score.score(job, output.print_event if args.events else output.print_line, place)
     except results.ResultsError as error:
         raise UsageError(str(error)) from None
+
+
+def _part(args: argparse.Namespace) -> int:
+    from evaluator import evaluation, job, results
+
+    protocol = job.protocol_named(args.protocol)
+    args.out.mkdir(parents=True, exist_ok=True)
+    if any(args.out.iterdir()):
+        raise UsageError(f"--out {args.out}: it holds something already")
+    try:
+        output.print_evaluation(evaluation.part(args.folder, protocol, args.out))
+    except results.ResultsError as error:
+        raise UsageError(str(error)) from None
+    return DONE
 
 
 def _check(args: argparse.Namespace) -> int:

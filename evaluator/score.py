@@ -1,16 +1,15 @@
 """Scoring one variant: what is not done yet is trained and audited, after gates and before them, and kept as each setting ends."""
 
-import datetime
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 from typing import Protocol as Interface
 
-from evaluator import checkpoint, results
+from evaluator import checkpoint, evaluation, results
 from evaluator.bench import Failure, Work
 from evaluator.job import Job
 from evaluator.progress import Progress, Report, cost
-from evaluator.protocol import COLUMNS, Setting, sweep, to_json
+from evaluator.protocol import Setting, sweep, to_json
 from evaluator.reading import source
 from evaluator.results import ResultsError
 
@@ -43,7 +42,7 @@ def score(job: Job, report: Report, place: Place) -> dict[str, Any]:
     then = header | {fact: found[fact] for fact in (*PLACE, "earlier") if fact in found}
     if unsound := _unsound(found):
         report({"event": "note", "message": f"{job.out} holds what was found unsound: only another folder begins anew"})
-        return _content(job, then, unsound, results.judged(found))
+        return evaluation.content(job.out, job.protocol, job.seeds, then, unsound, results.judged(found))
     per_seed = len(sweep(job.protocol, (0,)))
     left = [s for s in job.settings if not results.done(before, s, job.seeds, per_seed)]
     todo = sorted(left, key=lambda s: cost(s, job.protocol))  # what is cheap tells something soon
@@ -71,11 +70,11 @@ def score(job: Job, report: Report, place: Place) -> dict[str, Any]:
     return _told(_write(job, header, failure, sound), report)
 
 
-def _told(evaluation: dict[str, Any], report: Report) -> dict[str, Any]:
-    if owed := evaluation["owed"]:
+def _told(done: dict[str, Any], report: Report) -> dict[str, Any]:
+    if owed := done["owed"]:
         say = f"{', '.join(owed)}: the gates after training are still to be asked; scoring the folder again on a GPU does it"
         report({"event": "note", "message": say})
-    return evaluation
+    return done
 
 
 def _unsound(found: Mapping[str, Any]) -> Failure | None:
@@ -135,30 +134,7 @@ def _write(
     path = job.out / "evaluation.json"
     with results.alone(job.out):
         beside = results.read_json(path) if path.exists() else {}
-        content = _content(job, header, _unsound(beside) or failure, results.judged(beside) | sound, ended)
-        results.write_json(path, content)
-    return content
-
-
-def _content(
-    job: Job, header: Mapping[str, Any], failure: Failure | None, judged: results.Names, ended: bool = True
-) -> dict[str, Any]:
-    """One that has not ended, or of which gates are still to be asked, is `partial` and has no time at which it finished."""
-    rows = results.read_rows(job.out)
-    found = results.summary(rows, job.protocol, job.seeds)
-    owed = results.settings_in(rows) - judged
-    if owed:  # no score of a task before its rows are known to be sound
-        found |= {"scores": found["scores"] | {COLUMNS[task]: None for task, _ in owed}, "mad_score": None}
-    whole = all(t["settings_done"] == t["settings_total"] for t in found["tasks"].values()) and not owed and ended
-    status, error = failure or (("scored" if whole else "partial"), None)
-    diverged = results.failed_settings(rows, job.protocol, job.seeds)
-    if diverged and not failure:
-        status, error = "train-failed", f"no run of the sweep stayed finite in {', '.join(diverged)}"
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return {
-        "status": status, "error": error, **header, **found,
-        "judged": {task: sorted(name for t, name in judged if t == task) for task in job.protocol.tasks},
-        "owed": [f"{task} {name}" for task, name in sorted(owed)],
-        "seconds": {"total": round(sum(r.seconds for r in rows), 1)},
-        "started": header.get("started", now), "finished": now if ended and (failure or not owed) else None,
-    }
+        judged = results.judged(beside) | sound
+        told = evaluation.content(job.out, job.protocol, job.seeds, header, _unsound(beside) or failure, judged, ended)
+        results.write_json(path, told)
+    return told

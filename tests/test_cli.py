@@ -621,7 +621,8 @@ def test_score_takes_results_that_were_made_elsewhere(root: Path, tmp_path: Path
     variant = root / "variants" / "delta_net"
     command = [sys.executable, "-m", "evaluator", "score", str(variant), "--protocol", "fast", "--out", str(out)]
     subprocess.run(command, check=True, capture_output=True, env=os.environ | {"PYTHONSAFEPATH": "1"})
-    assert "fingerprint" in agent(root, "score", "delta_net", "--from", str(out)).stderr
+    refused = agent(root, "score", "delta_net", "--from", str(out))
+    assert (refused.exit_code, refused.stderr) == (2, f"agent: {out}: its protocol, fast, trains otherwise than smoke\n")
     done = agent(root, "score", "delta_net", "--protocol", "fast", "--from", str(out), "--json")
     assert (done.exit_code, document(done)["protocol"]) == (0, "fast")  # type: ignore[index]
     file = out / "evaluation.json"
@@ -635,6 +636,15 @@ def test_score_takes_results_that_were_made_elsewhere(root: Path, tmp_path: Path
     assert done.exit_code == 2
     assert "another source" in done.stderr
     assert agent(root, "score", "delta_net", "--from", str(tmp_path)).exit_code == 2
+
+
+def test_an_entry_of_mad_has_a_row_of_fast_in_it(root: Path) -> None:
+    assert agent(root, "score", "delta_net", "--protocol", "mad").exit_code == 0
+    done = agent(root, "score", "delta_net", "--protocol", "fast", "--from", str(root / "history" / "0000"), "--json")
+    row = document(done)
+    assert (row["protocol"], row["status"], row["id"]) == ("fast", "scored", "0001")  # type: ignore[index]
+    assert json.loads((root / "history" / "0001" / "attempt.json").read_text())["source"] == str(root / "history" / "0000")
+    assert [row["id"] for row in document(agent(root, "list", "--json", "--protocol", "fast"))] == ["0001"]  # type: ignore[attr-defined]
 
 
 def test_a_second_run_is_refused_in_words_and_ctrl_c_ends_the_first(root: Path) -> None:

@@ -68,7 +68,7 @@ def shapes(operator, probe):
 
 
 LONG = ("state", "state_in_full", "derivative")
-"""Gates that take ten seconds of a cheat: every fifth of a class is asked here, all of them at full size."""
+"""Gates that take ten seconds of a cheat: one of a class is asked here, all of them at full size."""
 
 LONGER = ("window_behind_shared_blocks", "recalls_the_old", "follows_the_same_tag")
 """Those that take up to a minute are asked at full size alone."""
@@ -81,7 +81,7 @@ def cheats():
         if name in LONGER and TORTURE < 300:
             continue
         for gate in (g for g in case["by"] if g != "source" and case["cls"] != "honest"):
-            if gate not in LONG or TORTURE >= 300 or seen[case["cls"], gate] % 5 == 0:
+            if gate not in LONG or TORTURE >= 300 or not seen[case["cls"], gate]:
                 yield name, gate
             seen[case["cls"], gate] += 1
 
@@ -113,7 +113,7 @@ def test_an_honest_operator_that_looks_odd_passes(walls, name):
 
 @pytest.mark.parametrize(("name", "gate"), [
     ("every_second_chunk", "chunk"), ("binary_keys", "derivative"), ("write_only_surprises", "reach"),
-    ("fft_long_conv32", "lengths"), ("quantised_keys_four_bits", "derivative"),
+    ("quantised_keys_four_bits", "derivative"),
 ])  # fmt: skip
 def test_an_honest_operator_passes_the_gate_that_it_comes_near_to(pair, name, gate):
     assert asked(BY_GATE[gate], pair, read_sources(ATTACKS / CASES[name]["file"])) is None
@@ -191,10 +191,6 @@ def test_a_few_rows_may_overflow_on_one_side_at_extremes(broken, told):
     left = causality._without_overflow(difference)
     assert bool(left.isnan().any()) is told
     assert bool((left[64, 0, 0] == 1.0).all())
-
-
-def test_a_scan_by_doubling_is_no_square_of_the_length(pair):
-    assert asked(BY_GATE["cost"], pair, read_sources(ATTACKS / "honest" / "doubling_vector.py")) is None
 
 
 def test_a_recurrent_state_can_hide_nothing(pair):
