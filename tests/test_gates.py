@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -76,14 +75,15 @@ LONGER = ("window_behind_shared_blocks", "recalls_the_old", "follows_the_same_ta
 
 def cheats():
     """Names with the gate that is to catch each."""
-    seen = Counter()
+    seen = set()
     for name, case in CASES.items():
         if name in LONGER and TORTURE < 300:
             continue
         for gate in (g for g in case["by"] if g != "source" and case["cls"] != "honest"):
-            if gate not in LONG or TORTURE >= 300 or not seen[case["cls"], gate]:
+            if gate not in LONG or TORTURE >= 300 or case["cls"] not in seen:
                 yield name, gate
-            seen[case["cls"], gate] += 1
+            if gate in LONG:
+                seen.add(case["cls"])
 
 
 @pytest.mark.parametrize(("name", "gate"), list(cheats()))
@@ -168,6 +168,7 @@ def test_rows_whose_outputs_overflow_give_way_to_others():
         rank._finite(x, o)
 
 
+@pytest.mark.skipif(TORTURE < 300, reason="takes ten seconds: asked at full size alone")
 def test_an_operator_that_mixes_precisions_has_the_rank_of_its_state(pair):
     assert asked(BY_GATE["state"], pair, read_sources(ATTACKS / "honest" / "counts_tokens.py")) is None
 

@@ -148,11 +148,11 @@ def cost(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     for longest in (8 * T, 16 * T, 32 * T):
         if exponent <= 1.5 and (longest > 8 * T or probe.properties["milliseconds_a_token"] > 0.2):
             break
-        for _ in range(3):
+        for turn in range(3):
             again(longest // 2, longest)
             last, all_ = (math.log2(times[longest] / times[n]) for n in (longest // 2, 2 * T))
             exponent = min(last, all_ / math.log2(longest / (2 * T)))
-            if exponent <= 1.25:
+            if exponent <= 1.25 or (exponent > 1.8 and (turn or longest < 32 * T)):  # far from both bounds
                 break
     if exponent > 1.5:
         told = ", ".join(f"{1000 * t:.3g} ms at {n}" for n, t in times.items())
