@@ -6,6 +6,7 @@ It never holds a key, a target or a path of the host that matters; whatever it a
 import inspect
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from evaluator.answers import HANDLERS
 from evaluator.loaded import BadOutput, Loaded, load
 
 MAX_MESSAGE = 300
+NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")  # of CUDA and of torch's two allocators
+IN_PLACE = re.compile("modified (by an )?inplace|in-place operation")
 
 
 def serve(request_fd: int, reply_fd: int) -> None:
@@ -53,8 +56,12 @@ def _failure(error: BaseException) -> dict[str, str]:
     except BaseException:  # its __str__ is the variant's code too
         text = "an exception that can't be printed"
     line = _last_line(error)
-    kind = "memory" if isinstance(error, MemoryError) or "not enough memory" in text.lower() else "raised"
-    kind = "memory" if "out of memory" in text.lower() else "crashed" if "CUDA error" in text else kind
+    if isinstance(error, MemoryError) or any(sign in text.lower() for sign in NO_MEMORY):
+        kind = "memory"
+    else:
+        kind = "crashed" if "CUDA error" in text else "raised"
+    if IN_PLACE.search(text):  # told by torch of the tensor, not of what was done
+        text = f"what backward needs was written to in place, as inputs and declared tensors must never be: {text}"
     return {"kind": kind, "message": (f"line {line}, " if line else "") + text}
 
 

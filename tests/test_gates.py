@@ -12,7 +12,7 @@ import torch
 
 from evaluator import gates, sandbox
 from evaluator.check import _duplicate, _stored, check, gates_on_device
-from evaluator.gates import causality, channels, rank
+from evaluator.gates import causality, channels, gradients, rank
 from evaluator.gates.probe import Probe, Rejected
 from evaluator.operator import OperatorError, OperatorProcess, read_sources
 from evaluator.reading import source
@@ -155,6 +155,21 @@ def test_gradients_that_are_not_finite_hide_no_state(pair):
     hidden += "    @staticmethod\n    def backward(ctx, g):\n        return g * float('nan') if len(g) == 72 else g\n\n\n"
     cheat = f"import torch\n\n\n{hidden}def delta_rule(q, k, v, beta, *, chunk_size):\n    return q + k + A.apply(v.cumsum(2)) * beta[..., None]\n"
     assert "are NaN or infinite" in asked(BY_GATE["state"], pair, {"naive": cheat})
+
+
+def test_what_is_written_to_in_place_is_told_in_words(pair):
+    cheat = "def delta_rule(q, k, v, beta, *, chunk_size):\n    o = q * k * v * beta[..., None]\n    v.detach().mul_(2)\n    return o\n"
+    assert "what backward needs was written to in place, as inputs and" in asked(BY_GATE["reach"], pair, {"naive": cheat})
+
+
+@pytest.mark.parametrize(("asks", "told"), [("torch.autograd.grad(q.sum(), q)", True), ("q.sum()", False)])
+def test_where_the_gradient_is_of_another_output_it_is_told(pair, asks, told):
+    body = f"    try:\n        {asks}\n        beta = 0.9 * beta\n    except RuntimeError:\n        pass\n    return (q + k + v) * beta[..., None]\n"
+    for process in pair:
+        process.load({"naive": f"import torch\n\n\ndef delta_rule(q, k, v, beta, *, chunk_size):\n{body}"})
+    said = gradients._by_mode(pair[0], Probe(torch.Generator().manual_seed(0), pair[1]))
+    assert bool(said) is told
+    assert not told or said.endswith("0.1 of the largest where gradients are wanted")
 
 
 def test_rows_whose_outputs_overflow_give_way_to_others():

@@ -10,7 +10,7 @@ from torch import Tensor
 from evaluator.gates.led import led
 from evaluator.gates.linearity import UNFELT, linear
 from evaluator.gates.precision import takes_float64
-from evaluator.gates.probe import STANDARD, Probe, Rejected, Tensors, felt, loudness
+from evaluator.gates.probe import STANDARD, Probe, Rejected, Tensors, felt, gap, loudness, size
 from evaluator.operator import OperatorProcess
 
 STEPS = (1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 0.6)
@@ -28,6 +28,8 @@ NEAR = 1e-2
 """What is far is told from rounding where it is so large a part of what is near."""
 IGNORED = 3e-5
 """The same of q, k, v and beta, of which the least was 4e-4."""
+BY_MODE = 1e-3
+"""Of the largest output, where the same was asked with and without gradients: rounding is far less."""
 ALL = "all inputs"
 
 
@@ -141,9 +143,18 @@ def _along_directions(operator: OperatorProcess, probe: Probe) -> None:
     check = next(c for c in reversed(failed) if c.name == name)
     through = "; a straight-through gradient must point where long steps lead" if coarse else ""
     raise Rejected(
-        f"the gradient is not the derivative: along a random direction of {check.name} backward says {check.claimed:.4g} "
-        f"and differences of forward say {check.measured:.4g}, where a typical one is {check.scale:.3g}{through}"
+        f"the gradient is not the derivative: along a random direction of {check.name} backward says {check.claimed:.4g} and differences "
+        f"of forward say {check.measured:.4g}, where a typical one is {check.scale:.3g}{through}{_by_mode(operator, probe)}"
     )
+
+
+def _by_mode(operator: OperatorProcess, probe: Probe) -> str:
+    """What may be why: outputs that are others where a gradient is wanted, as no derivative of the ones says anything of the others."""
+    x = probe.inputs(operator, 2, 4 * probe.chunk_size + 1)
+    o = operator.forward(x, chunk_size=probe.chunk_size)
+    wanted, _ = operator.vjp(x, torch.ones_like(o), chunk_size=probe.chunk_size)
+    moved = gap(wanted, o) / size(o)
+    return f"; the outputs themselves differ by {moved:.2g} of the largest where gradients are wanted" if moved > BY_MODE else ""
 
 
 def _alignment(checks: list[Check]) -> float:
