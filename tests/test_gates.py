@@ -162,6 +162,11 @@ def test_what_is_written_to_in_place_is_told_in_words(pair):
     assert "what backward needs was written to in place, as inputs and" in asked(BY_GATE["reach"], pair, {"naive": cheat})
 
 
+def test_what_is_finite_in_few_rows_alone_is_told(pair):
+    cheat = "def delta_rule(q, k, v, beta, *, chunk_size):\n    return v / (v.shape[2] < 100) + q + k * beta[..., None]\n"
+    assert "outputs are not finite, or none" in asked(BY_GATE["dtypes"], pair, {"naive": cheat})
+
+
 @pytest.mark.parametrize(("asks", "told"), [("torch.autograd.grad(q.sum(), q)", True), ("q.sum()", False)])
 def test_where_the_gradient_is_of_another_output_it_is_told(pair, asks, told):
     body = f"    try:\n        {asks}\n        beta = 0.9 * beta\n    except RuntimeError:\n        pass\n    return (q + k + v) * beta[..., None]\n"

@@ -1,5 +1,7 @@
 """Gates on being one function: in every type, batch and process, on every device, and at every call."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -63,9 +65,12 @@ def same_function(
         ratio = sizes[0] / (8 * sizes[1] + 0.1 * sizes[2] + 2 * torch.finfo(dtype).eps * sizes[3]).clamp_min(1e-30)
         if bool((ratio <= 1).all()):
             return
-    part, head, channel = (int(i) for i in torch.nonzero(ratio > 1)[0])
+    part, head, channel = (int(i) for i in torch.nonzero(~(ratio <= 1))[0])
+    given = f"with B = {B}, T = {T}, {str(dtype).removeprefix('torch.')}"
+    if not math.isfinite(ratio[part, head, channel]):
+        raise Rejected(f"outputs are not finite, or none of their differences is: {given} channel {channel} of head {head}")
     raise Rejected(
-        f"another function than for few rows in float32 on a CPU: with B = {B}, T = {T}, {str(dtype).removeprefix('torch.')} channel "
+        f"another function than for few rows in float32 on a CPU: {given} channel "
         f"{channel} of head {head} is off by {float(sizes[0][part, head, channel]):.3g}, where it varies by "
         f"{float(sizes[2][part, head, channel]):.3g} and rounding moves it by {float(sizes[1][part, head, channel]):.3g}"
     )
