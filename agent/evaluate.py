@@ -62,10 +62,10 @@ class Evaluator:
 
     def check(self, variant: Path, *, against: Path | None, seed: int | None = None) -> CheckReport:
         """Run the gates; without a seed their random inputs are fresh, so that nothing can be tuned to them."""
-        extra = ["--against", str(against)] if against else []
+        extra = ["--against", _path(against)] if against else []
         extra += ["--seed", str(seed)] if seed is not None else []
         here = replace(self, device="auto") if self.ray else self  # a cluster's GPU need not be this machine's
-        ended = self._ask(["check", str(variant), "--json", *extra, *here._machine()])
+        ended = self._ask(["check", _path(variant), "--json", *extra, *here._machine()])
         _expect(ended, 0, 1)
         return _parse(ended, CheckReport)
 
@@ -83,7 +83,7 @@ class Evaluator:
         asked = ["--seed", str(seeds[0])] + (["--seeds", str(len(seeds))] if len(seeds) > 1 else [])
         arguments = [
             "score",
-            str(variant),
+            _path(variant),
             "--protocol",
             protocol,
             *asked,
@@ -91,7 +91,7 @@ class Evaluator:
             *self._ray(),
             *extra,
             "--out",
-            str(out),
+            _path(out),
             "--events",
         ]
         log = out / "train.log"
@@ -107,7 +107,7 @@ class Evaluator:
 
     def part(self, folder: Path, protocol: str, out: Path) -> None:
         """Put into `out` what an evaluation says under a protocol whose settings are some of its own."""
-        _expect(self._ask(["part", str(folder), "--protocol", protocol, "--out", str(out)]), 0)
+        _expect(self._ask(["part", _path(folder), "--protocol", protocol, "--out", _path(out)]), 0)
 
     def _ask(self, arguments: list[str]) -> Ended:
         ended = self._run(arguments, _CHECK_BOUNDS)
@@ -144,6 +144,11 @@ class Evaluator:
             if value != "auto" or not only_asked
             for part in (flag, value)
         ]
+
+
+def _path(path: Path) -> str:
+    """As an argument that is no option, whatever its name."""
+    return f"./{path}" if str(path).startswith("-") else str(path)
 
 
 def environment() -> dict[str, str]:

@@ -83,7 +83,8 @@ def keep_evaluation(
     report: CheckReport | None = None,
 ) -> Entry:  # fmt: skip
     """An entry out of the files of an evaluation that was made elsewhere, and what the gates say of the variant here."""
-    with history.begin(job.root, start(job, name, parent, kind, source)) as opened:
+    begun = start(job, name, parent, kind, source).model_copy(update={"seed": evaluation.seeds[0]})
+    with history.begin(job.root, begun) as opened:
         for file in ("evaluation.json", "runs.csv", "train.log"):
             if (folder / file).is_file():
                 shutil.copyfile(folder / file, opened.folder / file)

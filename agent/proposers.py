@@ -136,16 +136,21 @@ def _is_refusal(said: str) -> bool:
 
 def _await(path: Path) -> str:
     """The text of `path` once it is there, is not empty, and has not changed for a moment."""
+    last, since = _seen(path), time.monotonic()
     while True:
-        if _rested(path):
+        time.sleep(0.25)
+        now = _seen(path)
+        if now != last:  # by its own clock, which need not be ours
+            last, since = now, time.monotonic()
+        elif now and time.monotonic() - since >= _SETTLED:
             text = read_text(path)
             if text and text.strip():
                 return text
-        time.sleep(0.25)
 
 
-def _rested(path: Path) -> bool:
+def _seen(path: Path) -> tuple[int, int] | None:
     try:
-        return time.time() - path.stat().st_mtime >= _SETTLED
+        found = path.stat()
     except FileNotFoundError:
-        return False
+        return None
+    return found.st_mtime_ns, found.st_size

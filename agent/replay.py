@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from .history import Entry
 from .job import Job, keep_evaluation, tidy
 from .records import COLUMNS, Evaluation, Key, PlaceOf, ProtocolInfo
 from .repo import scored_source
+from .scratch import scratch
 from .text import one_line
 
 Verdict = Literal["same", "within noise", "differs", "not comparable", "unknown noise"]
@@ -192,8 +192,8 @@ def _folder(root: Path, recorded: Evaluation, out: Path | None) -> Iterator[Path
             raise BadInput(f"--out {out}: {error.strerror}") from None
         yield out
         return
-    with tempfile.TemporaryDirectory(prefix="agent-replay-") as place:
-        yield Path(place)
+    with scratch() as place:
+        yield place
 
 
 def _require_own(root: Path, recorded: Evaluation, out: Path) -> None:

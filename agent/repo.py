@@ -6,7 +6,6 @@ Nothing else is touched: only the entry and the source that it scored are commit
 import contextlib
 import os
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from . import variants
 from .errors import BadInput
 from .files import write_whole
 from .history import Entry, Past
+from .scratch import scratch
 from .text import one_line
 from .threads import aside
 
@@ -201,8 +201,8 @@ def scored_source(root: Path, entry: Entry, say: Callable[[str], None]) -> Itera
         raise BadInput(f"variants/{name} is no longer the source that {entry.id} scored, and no commit here holds that one")
     commit, files = found
     say(f"variants/{name} is no longer the source that {entry.id} scored: that one is taken from commit {commit}")
-    with tempfile.TemporaryDirectory(prefix="agent-source-") as place:
-        folder = Path(place) / name
+    with scratch() as place:
+        folder = place / name
         folder.mkdir()
         for file, text in files.items():
             write_whole(folder / file, text)

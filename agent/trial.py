@@ -1,6 +1,5 @@
 """A variant from its gates to its record: checked, trained, compared, kept; whoever wrote it."""
 
-import tempfile
 from pathlib import Path
 
 from . import history, variants
@@ -10,6 +9,7 @@ from .history import Entry, Pass, Past
 from .job import Failed, Job, keep_evaluation, record, seal, start, tidy
 from .proposal.reply import Proposal
 from .records import CheckReport, Evaluation
+from .scratch import scratch
 from .text import one_line, printable
 
 
@@ -34,16 +34,15 @@ def _parent_of(past: Past, name: str) -> str | None:
 def score_from(job: Job, name: str, folder: Path) -> Entry:
     """Record what was measured elsewhere: this source, under this protocol or one that it is a part of; the gates pass here."""
     variants.sources(variants.folder_of(job.root, name))
-    evaluation = _results_in(folder)
-    if evaluation.fingerprint == job.protocol.fingerprint:
-        return _keep(job, name, folder, evaluation, folder)
-    with tempfile.TemporaryDirectory(prefix="agent-part-") as made:
-        part = Path(made)
-        try:
+    try:
+        evaluation = ended_evaluation(folder)
+        if evaluation.fingerprint == job.protocol.fingerprint:
+            return _keep(job, name, folder, evaluation, folder)
+        with scratch() as part:
             job.evaluator.part(folder, job.protocol.name, part)
-        except EvaluationFailed as error:
-            raise BadInput(f"--from {folder}: {error}") from error
-        return _keep(job, name, part, _results_in(part), folder)
+            return _keep(job, name, part, ended_evaluation(part), folder)
+    except EvaluationFailed as error:
+        raise BadInput(f"--from {folder}: {error}") from error
 
 
 def _keep(job: Job, name: str, folder: Path, evaluation: Evaluation, source: Path) -> Entry:
@@ -64,15 +63,21 @@ def _keep(job: Job, name: str, folder: Path, evaluation: Evaluation, source: Pat
         )
     with history.writing(job.root):
         tidy(job.root, job.repo, job.reporter.say)
-        parent = _parent_of(history.read(job.root), name)
+        past = history.read(job.root)
+        if there := _recorded(past, evaluation):
+            raise BadInput(f"--from {source}: {there.id} is the record of this evaluation already")
+        parent = _parent_of(past, name)
         return keep_evaluation(job, folder, name, evaluation, "attempt", printable(str(source)), parent, report)
 
 
-def _results_in(folder: Path) -> Evaluation:
-    try:
-        return ended_evaluation(folder)
-    except EvaluationFailed as error:
-        raise BadInput(f"--from {folder}: {error}") from error
+def _recorded(past: Past, evaluation: Evaluation) -> Entry | None:
+    """The attempt that holds the same evaluation: of this source, under this protocol, begun and ended at the same time."""
+    attempts = (entry for entry in past.entries if entry.evaluation and entry.about.kind == "attempt")
+    return next((entry for entry in attempts if entry.evaluation and _mark(entry.evaluation) == _mark(evaluation)), None)
+
+
+def _mark(evaluation: Evaluation) -> tuple[object, ...]:
+    return evaluation.variant.digest, evaluation.fingerprint, tuple(evaluation.seeds), evaluation.started, evaluation.finished
 
 
 def check(job: Job, opened: Pass, folder: Path, name: str, *, stored: bool) -> None:

@@ -1,9 +1,11 @@
 """variants/: the stored operators, each a folder of source files that gets there and back by one rename."""
 
+import errno
 import hashlib
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -96,11 +98,19 @@ def draft(entry: Path, files: dict[str, str]) -> Path:
 def require_one_file_system(root: Path) -> None:
     """EnvironmentFault where no variant could be moved in one step from its attempt's folder to variants/."""
     history, stored = root / "history", root / "variants"
-    if history.stat().st_dev != stored.stat().st_dev:
+    made = Path(tempfile.mkdtemp(dir=history, prefix=".moved-"))
+    moved = stored / made.name
+    try:
+        made.rename(moved)  # a mount of the same disk looks as if it were no other
+        moved.rmdir()
+    except OSError as error:
+        made.rmdir()
+        if error.errno != errno.EXDEV:
+            raise EnvironmentFault(f"{stored}: {error.strerror}: no variant can be stored there") from error
         raise EnvironmentFault(
             f"{history.resolve()} and {stored.resolve()} lie on two file systems, between which no variant can be moved in "
             "one step: keep both on one, as with the whole project there"
-        )
+        ) from error
 
 
 def publish(root: Path, entry: Path, name: str) -> Path:

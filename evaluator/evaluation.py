@@ -42,10 +42,16 @@ def part(folder: Path, wanted: Protocol, out: Path) -> dict[str, Any]:
 
     Runs and times stay as they are. Raises ResultsError where nothing was measured that `wanted` would measure.
     """
-    found = results.read_json(folder / "evaluation.json")
+    try:
+        return _part(folder, results.read_json(folder / "evaluation.json"), wanted, out)
+    except (AttributeError, TypeError, ValueError, KeyError, MemoryError) as error:
+        raise ResultsError(f"{folder / 'evaluation.json'} can't be read as an evaluation: {error!r}") from error
+
+
+def _part(folder: Path, found: Mapping[str, Any], wanted: Protocol, out: Path) -> dict[str, Any]:
     if found.get("status") not in ("scored", "partial"):
         raise ResultsError(f"{folder} holds no scores: its evaluation is {found.get('status')!r}")
-    made, seeds = _protocol_of(folder, found), _seeds_of(folder, found)
+    made, seeds = protocol.from_json(found["protocol"]), _seeds_of(folder, found)
     if dataclasses.replace(made, name=wanted.name, version=wanted.version, settings=wanted.settings) != wanted:
         raise ResultsError(f"{folder}: its protocol, {made.name}, trains otherwise than {wanted.name}")
     if results.fingerprint(made) != found.get("fingerprint"):
@@ -57,17 +63,10 @@ def part(folder: Path, wanted: Protocol, out: Path) -> dict[str, Any]:
         raise ResultsError(f"{folder} lacks {', '.join(lacking)} of {wanted.name}")
     names = {(s.task, s.name) for s in wanted.settings}
     results.append_rows(out, [row for row in rows if (row.task, row.setting) in names])
-    header = found | {"protocol": protocol.to_json(wanted), "fingerprint": results.fingerprint(wanted)}
+    header = {**found, "protocol": protocol.to_json(wanted), "fingerprint": results.fingerprint(wanted)}
     told = content(out, wanted, seeds, header, None, names) | {"finished": found.get("finished")}
     results.write_json(out / "evaluation.json", told)
     return told
-
-
-def _protocol_of(folder: Path, found: Mapping[str, Any]) -> Protocol:
-    try:
-        return protocol.from_json(found["protocol"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ResultsError(f"{folder}: the protocol in its evaluation.json can't be read: {error!r}") from None
 
 
 def _seeds_of(folder: Path, found: Mapping[str, Any]) -> list[int]:

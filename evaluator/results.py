@@ -70,7 +70,8 @@ def read_rows(folder: Path) -> list[Row]:
     names = FIELDS if tuple(header) == FIELDS[: len(header)] else header
     if missing := [name for name in FIELDS if name not in names and name != "operator"]:
         raise ResultsError(f"{path} is no table of runs: it has no column {missing[0]}")
-    return [row for line in lines if (row := _row(dict(zip(names, line, strict=False))))]
+    once = dict.fromkeys(map(tuple, lines))
+    return [row for line in once if (row := _row(dict(zip(names, line, strict=False))))]
 
 
 def _row(line: Mapping[str, Any]) -> Row | None:
@@ -216,7 +217,7 @@ def alone(folder: Path) -> Iterator[None]:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Whole or not at all: a temporary file, flushed, then renamed over the old one."""
-    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         with os.fdopen(fd, "w", encoding="utf-8") as file:
             json.dump(content, file, indent=1, allow_nan=False)

@@ -104,7 +104,7 @@ def start(
     """Start `python ... SPEC arguments...` behind walls, as ("-m", "evaluator.worker"), which must raise SPEC itself."""
     contained, nobody = walls.level == "bubblewrap", "nobody" in walls.standing
     _remove_what_the_killed_left()
-    scratch = Path(tempfile.mkdtemp(prefix=f"{OWN_FOLDER}{os.getpid()}-"))
+    scratch = Path(tempfile.mkdtemp(prefix=f"{OWN_FOLDER}{_namespace()}-{os.getpid()}-"))
     inside = Path("/tmp") if contained else scratch
     kernels = kernel_cache.folder() if device != "cpu" else None
     if kernels and kernels.exists():
@@ -125,11 +125,20 @@ def start(
     )  # fmt: skip
 
 
+def _namespace() -> int:
+    """Within which a process ID means this process; 0 where the kernel tells of none."""
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        return 0
+
+
 @functools.cache
 def _remove_what_the_killed_left() -> None:
-    """Folders of workers whose evaluator was killed before it could remove them."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{OWN_FOLDER}*-*"):
-        pid = folder.name.removeprefix(OWN_FOLDER).split("-")[0]
+    """Folders of workers whose evaluator was killed before it could remove them; of those in another container nothing is known here."""
+    mine = f"{OWN_FOLDER}{_namespace()}-"
+    for folder in Path(tempfile.gettempdir()).glob(f"{mine}*-*"):
+        pid = folder.name.removeprefix(mine).split("-")[0]
         if pid.isdigit() and not Path(f"/proc/{pid}").exists() and Path("/proc/self").exists():
             remove(folder)
 

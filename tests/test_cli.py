@@ -12,7 +12,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from conftest import BASELINE, git, remeasured, reply, store
+from conftest import BASELINE, git, made_elsewhere, remeasured, reply, store
 from pytest_httpserver import HTTPServer
 from rich.console import Console
 from typer.testing import CliRunner, Result
@@ -216,8 +216,11 @@ def test_a_part_stands_beside_the_same_settings_of_the_baseline(scored: Path) ->
     mine = store(scored, "mine", BASELINE + "# stub: score=0.5\n")
     assert agent(scored, "score", "mine").exit_code == 0
     left = partial(scored, "0001", "memorization:seq_len=64", *(f"{t}:{s}" for t in list(COLUMN_OF)[:3] for s in ("baseline", "seq_len=64")))
-    done = agent(scored, "score", str(mine), "--from", str(scored / "history" / "0001"))
+    again = agent(scored, "score", str(mine), "--from", str(scored / "history" / "0001"))
+    assert (again.exit_code, "0001 is the record of this evaluation already" in again.stderr) == (2, True)
+    done = agent(scored, "score", str(mine), "--from", str(made_elsewhere(scored / "history" / "0001", scored / "elsewhere")), "--seed", "3")
     assert done.exit_code == 0, done.stderr
+    assert json.loads((scored / "history" / "0002" / "attempt.json").read_text())["seed"] == 0  # what was measured
     base = document(agent(scored, "show", "0000", "--json"))["evaluation"]["tasks"]["memorization"]["settings"]["baseline"]["accuracy"]  # type: ignore[index]
     told = [line.split() for line in done.stdout.splitlines()]
     assert ["memorization", "baseline", "0.5000", f"{base:.4f}", f"{0.5 - base:+.4f}", "±0.0028"] in told
@@ -740,7 +743,9 @@ def test_manual_takes_the_answer_from_a_file(root: Path) -> None:
     while not prompt.exists() and time.monotonic() < end:
         time.sleep(0.05)
     assert "# Your parent: `delta_net`" in prompt.read_text()
-    prompt.with_name("answer.md").write_text(reply("by_hand"))
+    answer = prompt.with_name("answer.md")
+    answer.write_text(reply("by_hand"))
+    os.utime(answer, (time.time() + 3600,) * 2)  # as by a file server whose clock is ahead
     output, _ = child.communicate(timeout=120)
     assert child.returncode == 0, output
     assert "answer.md" in output

@@ -66,15 +66,24 @@ def test_the_command_prints_the_part_of_a_shipped_row(out: Path, capsys: pytest.
     ({"fingerprint": "0" * 16}, FAST, "was measured by another version of the evaluator, or on other data"),
     ({"status": "audit-failed"}, FAST, "holds no scores: its evaluation is 'audit-failed'"),
     ({"judged": {}}, FAST, "lacks compression:num_train_examples=800, "),
+    ({"judged": [1]}, FAST, "evaluation.json can't be read as an evaluation: "),
     ({"seeds": None}, FAST, "names no seeds, but None"),
-    ({"protocol": {"name": "mad"}}, FAST, "the protocol in its evaluation.json can't be read"),
-    ({"protocol": 3}, FAST, "the protocol in its evaluation.json can't be read"),
+    ({"protocol": {"name": "mad"}}, FAST, "evaluation.json can't be read as an evaluation: "),
+    ({"protocol": 3}, FAST, "evaluation.json can't be read as an evaluation: "),
     ({"protocol": to_json(PROTOCOLS["mad"]) | {"schedule": "cosine"}}, FAST, "its protocol, mad, trains otherwise than fast"),
 ])  # fmt: skip
 def test_what_was_not_measured_is_no_part(tmp_path: Path, out: Path, facts: dict[str, Any], protocol: Any, told: str) -> None:
     with pytest.raises(results.ResultsError, match=told):
         evaluation.part(changed(tmp_path / "other", **facts), protocol, out)
     assert list(out.iterdir()) == []
+
+
+def test_a_line_that_is_there_twice_counts_once(tmp_path: Path, out: Path) -> None:
+    other = changed(tmp_path / "other")
+    lines = (other / "runs.csv").read_text().splitlines(keepends=True)
+    (other / "runs.csv").write_text("".join([*lines, *(line for line in lines if "vocab_size=8192" in line)]))
+    assert evaluation.part(other, FAST, out)["tasks"]["memorization"]["settings"]["vocab_size=8192"]["seconds"]
+    assert len(results.read_rows(out)) == 36
 
 
 def test_what_a_partial_row_lacks_is_named(out: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from conftest import BASELINE, MakeJob, Script, reply, store
+from conftest import BASELINE, MakeJob, Script, made_elsewhere, reply, store
 from rich.console import Console
 
 from agent import history, loop, policy, show, trial
@@ -131,7 +131,7 @@ def test_a_duplicate_written_by_hand_is_scored_and_that_is_told_before_it_trains
     report = history.read_check(entry.folder)
     assert report
     assert (report.verdict, report.properties["duplicate_of"]) == ("pass", "delta_net")
-    again = trial.score_from(make_job(), "mine", entry.folder)
+    again = trial.score_from(make_job(), "mine", made_elsewhere(entry.folder, tmp_path / "elsewhere"))
     assert said().count(sentence) == 2
     assert "check.json" in files(again)
 

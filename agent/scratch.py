@@ -1,0 +1,52 @@
+"""Temporary folders, and those that killed commands left."""
+
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from .errors import EnvironmentFault
+
+_OURS = "agent-scratch-"
+_YOUNG = 60.0  # seconds in which a folder may have been made and not locked yet
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder that is gone afterwards; of a command that was killed meanwhile, with a later command's first one."""
+    try:
+        _remove_what_the_killed_left(Path(tempfile.gettempdir()))
+        place = tempfile.TemporaryDirectory(prefix=_OURS)
+    except OSError as error:
+        raise EnvironmentFault(f"no temporary folder can be made: {error.strerror}") from error
+    with place as made:
+        held = os.open(made, os.O_RDONLY)
+        try:
+            with suppress(OSError):  # a file system without locks: its folders are young for as long as they are written to
+                fcntl.flock(held, fcntl.LOCK_EX)
+            yield Path(made)
+        finally:
+            os.close(held)
+
+
+def _remove_what_the_killed_left(base: Path) -> None:
+    for folder in base.glob(f"{_OURS}*"):
+        with suppress(OSError):  # another user's, or gone by now
+            if time.time() - folder.stat().st_mtime > _YOUNG and _left(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _left(folder: Path) -> bool:
+    """Whether no living command holds it, in this container or another."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
