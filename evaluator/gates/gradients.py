@@ -52,9 +52,11 @@ def reach(operator: OperatorProcess, probe: Probe) -> None:
         dead = unreached if dead is None else dead & unreached
         if not dead:
             return
+    left = {n: by_input.get(n, 0.0) / most if most else 0.0 for n in sorted(dead or ())}
+    told = ", ".join(f"{n} (but for {share:.1g} of the largest)" if share > 0 else n for n, share in left.items())
     raise Rejected(
-        f"no gradient reaches {', '.join(sorted(dead or ()))} at T = {T}, with small inputs or large ones; use each input, "
-        "without detach() on the way"
+        f"no gradient reaches {told} at T = {T}, with small inputs or large ones; use each input, without detach(), or a "
+        "factor that cancels, on the way"
     )
 
 
