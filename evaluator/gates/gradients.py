@@ -41,6 +41,7 @@ def reach(operator: OperatorProcess, probe: Probe) -> None:
     """
     T = 4 * probe.chunk_size + 1
     dead: set[str] | None = None
+    share = dict[str, float]()  # of the largest gradient, the most of all draws
     for scale, far, calm in ((1.0, 0.0, False), (1.0, 0.0, True), (10.0, 0.0, False), (1.0, -4.0, False), (60.0, 4.0, False)):
         x = probe.inputs(operator, 2, T, scale=scale, calm=calm)
         x = {n: v if n in probe.over_time(x) else v + far for n, v in x.items()}
@@ -50,10 +51,10 @@ def reach(operator: OperatorProcess, probe: Probe) -> None:
         least = {n: max((IGNORED if n in STANDARD else UNFELT) * most, 1e-300) for n in grads}
         unreached = {n for n in grads if not by_input.get(n, 0.0) >= least[n]}
         dead = unreached if dead is None else dead & unreached
+        share |= {n: max(share.get(n, 0.0), by_input.get(n, 0.0) / max(most, 1e-300)) for n in unreached}
         if not dead:
             return
-    left = {n: by_input.get(n, 0.0) / most if most else 0.0 for n in sorted(dead or ())}
-    told = ", ".join(f"{n} (but for {share:.1g} of the largest)" if share > 0 else n for n, share in left.items())
+    told = ", ".join(f"{n} (but for {share[n]:.1g} of the largest)" if share[n] > 0 else n for n in sorted(dead or ()))
     raise Rejected(
         f"no gradient reaches {told} at T = {T}, with small inputs or large ones; use each input, without detach(), or a "
         "factor that cancels, on the way"
