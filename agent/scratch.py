@@ -28,7 +28,9 @@ def scratch() -> Iterator[Path]:
         try:
             with suppress(OSError):  # a file system without locks: its folders are young for as long as they are written to
                 fcntl.flock(held, fcntl.LOCK_EX)
-            yield Path(made)
+            inner = Path(made) / "files"  # the evaluator locks the folder that it is given
+            inner.mkdir()
+            yield inner
         finally:
             os.close(held)
 

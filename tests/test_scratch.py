@@ -12,8 +12,9 @@ import pytest
 
 from agent import scratch
 from agent.errors import EnvironmentFault
+from evaluator import results
 
-HOLD = "import time\nfrom agent.scratch import scratch\nwith scratch() as place:\n    print(place, flush=True)\n    time.sleep(60)\n"
+HOLD = "import time\nfrom agent.scratch import scratch\nwith scratch() as place:\n    print(place.parent, flush=True)\n    time.sleep(60)\n"
 
 
 def held(base: Path) -> tuple[subprocess.Popen[str], Path]:
@@ -31,8 +32,8 @@ def test_what_the_killed_left_is_removed_and_what_is_held_is_not(tmp_path: Path,
     os.utime(left, (time.time() - 3600,) * 2)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
-    with scratch.scratch() as mine:
-        assert sorted(tmp_path.iterdir()) == sorted([kept, mine])
+    with scratch.scratch() as mine, results.alone(mine):  # as the evaluator does that is given it
+        assert sorted(tmp_path.iterdir()) == sorted([kept, mine.parent])
     living.kill()
     living.wait()
     assert sorted(tmp_path.iterdir()) == [kept]
