@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import EnvironmentFault
+from .files import is_locked
 
 _OURS = "agent-scratch-"
 _YOUNG = 60.0  # seconds in which a folder may have been made and not locked yet
@@ -38,17 +39,5 @@ def scratch() -> Iterator[Path]:
 def _remove_what_the_killed_left(base: Path) -> None:
     for folder in base.glob(f"{_OURS}*"):
         with suppress(OSError):  # another user's, or gone by now
-            if time.time() - folder.stat().st_mtime > _YOUNG and _left(folder):
+            if time.time() - folder.stat().st_mtime > _YOUNG and not is_locked(folder):
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def _left(folder: Path) -> bool:
-    """Whether no living command holds it, in this container or another."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True

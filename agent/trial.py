@@ -72,8 +72,10 @@ def _keep(job: Job, name: str, folder: Path, evaluation: Evaluation, source: Pat
 
 def _recorded(past: Past, evaluation: Evaluation) -> Entry | None:
     """The attempt that holds the same evaluation: of this source, under this protocol, begun and ended at the same time."""
-    attempts = (entry for entry in past.entries if entry.evaluation and entry.about.kind == "attempt")
-    return next((entry for entry in attempts if entry.evaluation and _mark(entry.evaluation) == _mark(evaluation)), None)
+    for entry in past.entries:
+        if entry.about.kind == "attempt" and entry.evaluation and _mark(entry.evaluation) == _mark(evaluation):
+            return entry
+    return None
 
 
 def _mark(evaluation: Evaluation) -> tuple[object, ...]:

@@ -58,8 +58,8 @@ def _part(folder: Path, found: Mapping[str, Any], wanted: Protocol, out: Path) -
         raise ResultsError(f"{folder} was measured by another version of the evaluator, or on other data")
     rows, judged = results.read_rows(folder), results.judged(found)
     per_seed = len(sweep(wanted, (0,)))
-    there = {s for s in wanted.settings if results.done(rows, s, seeds, per_seed) and (s.task, s.name) in judged}
-    if lacking := [f"{s.task}:{s.name}" for s in wanted.settings if s not in made.settings or s not in there]:
+    there = {s for s in made.settings if results.done(rows, s, seeds, per_seed) and (s.task, s.name) in judged}
+    if lacking := [f"{s.task}:{s.name}" for s in wanted.settings if s not in there]:
         raise ResultsError(f"{folder} lacks {', '.join(lacking)} of {wanted.name}")
     names = {(s.task, s.name) for s in wanted.settings}
     results.append_rows(out, [row for row in rows if (row.task, row.setting) in names])
