@@ -232,12 +232,6 @@ def within(scores: Iterable[Sequence[float]]) -> tuple[float, int]:
     return math.sqrt(sum((len(g) - 1) * statistics.variance(g) for g in groups) / freedom), freedom
 
 
-def sigma_of_mean(sigma: Scores) -> float | None:
-    """Of the mean of six, whose errors are independent; None where a column was never measured."""
-    known = [s for c in COLUMNS.values() if (s := sigma.get(c)) is not None]
-    return math.hypot(*known) / len(COLUMNS) if len(known) == len(COLUMNS) else None
-
-
 def misses(ours: float | None, theirs: float | None, sigma: float | None, seeds: int) -> bool:
     """Whether a difference needs a sentence: above MISS and above two sigma of a score over so many seeds."""
     if ours is None or theirs is None:

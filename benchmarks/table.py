@@ -16,6 +16,7 @@ stand in one table.
 
 import argparse
 import csv
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -37,7 +38,6 @@ from measured import (
     pooled,
     published,
     references,
-    sigma_of_mean,
     standings,
 )
 
@@ -144,17 +144,36 @@ def standing_table(ours: Mapping[str, Measured], protocol: Protocol) -> str:
     return markdown(["task", "setting", "scores", "Spearman with its task", "distance from it", "sigma over seeds", "seconds"], lines)
 
 
-def noise_table(sigma: Scores, sources: Mapping[str, str]) -> str:
-    whole = sigma_of_mean(sigma)
-    lines = [[c, number(sigma[c], ".4f"), sources[c]] for c in TASKS]
-    interval = "never measured for every task" if whole is None else f"a mean of six of one seed is known to +- {2 * whole:.4f}"
-    return markdown(["column", "sigma", "from"], [*lines, [MEAN, number(whole, ".4f"), interval]])
+def noise_table(sigma: Scores, sources: Mapping[str, str], protocol: Protocol) -> str:
+    """Sigma of each column; of one that was not measured whole, between what its settings leave open."""
+    bounds = {c: (s, s) if (s := sigma[c]) is not None else bounds_of(task, protocol) for task, c in COLUMNS.items()}
+    low, high = (math.hypot(*(b[side] for b in bounds.values())) / len(bounds) for side in (0, 1))
+    rows = [(c, *bounds[c], sources[c]) for c in TASKS]
+    rows += [(MEAN, low, high, f"a mean of six of one seed is known to +- {_between(2 * low, 2 * high)}")]
+    lines = [[c, _between(low, high), source] for c, low, high, source in rows]
+    return markdown(["column", "sigma", "from"], lines)
+
+
+def _between(low: float, high: float) -> str:
+    if math.isinf(high):
+        return f"at least {low:.4f}" if low else "-"
+    return f"{low:.4f}" if low == high else f"{low:.4f} to {high:.4f}"
+
+
+def bounds_of(task: str, protocol: Protocol) -> tuple[float, float]:
+    """The sigma of a column, which is a mean over settings, if those never measured had no noise, and if each had that of
+    the noisiest of them that was. The second is no bound where one that was not measured is noisier.
+    """
+    of_task = [sigma for name, sigma in of_settings(protocol).items() if name.startswith(f"{task}:")]
+    known = [sigma for sigma in of_task if sigma is not None]
+    others = [max(known, default=math.inf)] * (len(of_task) - len(known))
+    return math.hypot(*known) / len(of_task), math.hypot(*known, *others) / len(of_task)
 
 
 def noise_of(found: Sequence[Measured], pool: bool) -> tuple[dict[str, float | None], dict[str, str]]:
     """Sigma of each column and where it is from: pooled over what was found if asked for, else the stored table."""
     sigma = sigmas(found[0].protocol)
-    sources = {c: "never measured" if s is None else "evaluator/noise.csv" for c, s in sigma.items()}
+    sources = {c: "its settings that were measured; the others as none and as the noisiest of them" if s is None else "evaluator/noise.csv" for c, s in sigma.items()}
     for column, (value, variants, freedom) in (pooled(found) if pool else {}).items():
         sigma[column], sources[column] = value, f"pooled over {variants} variants, {freedom} degrees of freedom"
     return sigma, sources
@@ -195,7 +214,7 @@ def report(found: Sequence[Measured], pool: bool) -> tuple[str, list[dict[str, A
                  "A distance is the standard deviation, over the variants, of what one is above the other.\n\n"
                  f"{standing_table(ours, first.protocol)}"]  # fmt: skip
     page += [f"## Baseline settings alone\n\n{baseline_table(ours)}"]
-    page += [f"## Noise over seeds\n\n{noise_table(sigma, sources)}"]
+    page += [f"## Noise over seeds\n\n{noise_table(sigma, sources, first.protocol)}"]
     return "\n\n".join(page) + "\n", everything
 
 

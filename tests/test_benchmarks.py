@@ -202,8 +202,25 @@ def test_noise_is_pooled_within_variants_over_all_their_seeds(tmp_path: Path) ->
     value, variants, freedom = measured.pooled(found)["Compress"]
     assert (value, variants, freedom) == (pytest.approx(math.sqrt(0.08 / 3)), 2, 3)
     assert "| Compress | 0.1633 | pooled over 2 variants, 3 degrees of freedom |" in table.report(found, True)[0]
-    assert measured.sigma_of_mean(dict.fromkeys(COLUMNS.values(), 0.06)) == pytest.approx(0.06 / math.sqrt(6))
-    assert measured.sigma_of_mean({"Compress": 0.06}) is None
+
+
+def test_the_interval_of_a_mean_of_six_says_what_of_its_noise_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = ["mad,1,Memorize,vocab_size=512,0.3", "mad,1,Memorize,baseline,0.4"]
+    (tmp_path / "noise.csv").write_text("\n".join(["protocol,version,column,setting,sigma", *rows, ""]))
+    monkeypatch.setattr(noise, "TABLE", tmp_path / "noise.csv")
+    mad, sources = PROTOCOLS["mad"], dict.fromkeys(COLUMNS.values(), "somewhere")
+    low, high = math.hypot(0.3, 0.4) / 6, math.hypot(0.3, 0.4, *[0.4] * 4) / 6  # six settings, two of them measured
+    assert table.bounds_of("memorization", mad) == (pytest.approx(low), pytest.approx(high))
+
+    page = table.noise_table(dict.fromkeys(COLUMNS.values(), 0.06) | {"Memorize": None}, sources, mad)
+    assert f"| Memorize | {low:.4f} to {high:.4f} | somewhere |" in page
+    of_others = 5 * 0.06**2
+    interval = f"{math.sqrt(low**2 + of_others) / 3:.4f} to {math.sqrt(high**2 + of_others) / 3:.4f}"
+    assert f"a mean of six of one seed is known to +- {interval} |" in page
+
+    page = table.noise_table(dict.fromkeys(COLUMNS.values(), None), sources, mad)
+    assert "| Compress | - | somewhere |" in page
+    assert f"| at least {low / 6:.4f} |" in page
 
 
 def test_noise_is_never_less_than_what_the_early_end_of_runs_leaves_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
