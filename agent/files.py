@@ -50,7 +50,12 @@ def sync_folder(folder: Path) -> None:
 
 def read_bounded(path: Path, limit: int) -> bytes:
     """At most `limit` bytes of `path`; a pipe or a device, on which a read may wait for ever, is an OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno != errno.ENXIO:  # a socket
+            raise
+        raise PermissionError(errno.EACCES, "Not a regular file", str(path)) from None
     try:
         mode = os.fstat(descriptor).st_mode
         if stat.S_ISDIR(mode):  # open() would name the descriptor, not the path

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -727,7 +728,7 @@ def test_a_misspelt_variable_is_told_and_the_command_goes_on(scored: Path) -> No
 
 def test_an_agent_toml_that_is_no_file_is_a_sentence(root: Path) -> None:
     file = root / "agent.toml"
-    for make in (file.mkdir, lambda: file.symlink_to("agent.toml"), lambda: os.mkfifo(file), lambda: file.symlink_to("/dev/zero")):
+    for make in (file.mkdir, lambda: file.symlink_to("agent.toml"), lambda: os.mkfifo(file), lambda: file.symlink_to("/dev/zero"), lambda: os.mknod(file, stat.S_IFSOCK)):
         make()
         done = agent(root, "score", "delta_net")
         assert (done.exit_code, done.stderr.count("cannot be read")) == (2, 1)

@@ -265,7 +265,7 @@ def test_an_answer_of_an_earlier_try_is_not_read_again(root: Path, make_job: Mak
 
 def test_an_answer_that_was_written_after_the_run_had_ended_is_taken_up(root: Path, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
     manual = Manual(root, print)
-    monkeypatch.setattr("agent.proposers._await", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(Manual, "_await", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     entry = killed(make_job(manual), KeyboardInterrupt)
     (entry.folder / "answer.md").write_text(reply("mine"))
     (again,) = loop.run(make_job(manual), 0)
