@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 from agent.cli import app
 from agent.errors import BadInput
 from agent.settings import Settings, load
+from evaluator.job import _threads
 
 KEY = "sk-not-to-be-seen-42"
 
@@ -108,6 +109,28 @@ def test_an_empty_variable_is_no_setting(root: Path, monkeypatch: pytest.MonkeyP
     settings = load(root, {})
     assert (settings, settings.key, settings.server, settings.chosen_proposer) == (Settings(), None, None, "catalogue")
     assert load(root, {"model": " m ", "base_url": "http://h/v1 "}) == Settings(model="m", base_url="http://h/v1")
+
+
+def test_blanks_around_a_value_mean_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"PROTOCOL": "fast", "DEVICE": "cpu", "SANDBOX": "off", "PROPOSER": "manual", "SEED": "5", "COMMIT": "false", "PRICE_INPUT": "1.5"}
+    others = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": "http://h/v1", "OPENAI_ORG_ID": "o", "http_proxy": "http://p", "HTTPS_PROXY": "http://p",
+              "SSL_CERT_FILE": "/f", "OMP_NUM_THREADS": "2"}  # fmt: skip
+    for name, value in ({f"AGENT_{name}": value for name, value in given.items()} | others).items():
+        monkeypatch.setenv(name, f"\t {value} \r\n")
+    settings = load(root, {})
+    assert settings == Settings(protocol="fast", device="cpu", sandbox="off", proposer="manual", seed=5, commit=False, price_input=1.5)
+    assert (settings.key, settings.server) == (KEY, "http://h/v1")
+    assert {name: os.environ[name] for name in others} == others
+    monkeypatch.setenv("OPENAI_PROJECT_ID", " ")
+    (root / "agent.toml").write_text("ray = ' auto '\nprotocol = ' smoke\t'")
+    monkeypatch.delenv("AGENT_PROTOCOL")
+    assert (load(root, {}).ray, load(root, {}).protocol, "OPENAI_PROJECT_ID" in os.environ) == ("auto", "smoke", False)
+
+
+@pytest.mark.parametrize(("asked", "threads"), [("3", 3), (" 3 ", 3), ("3,2", 3), ("", None), (" ", None), ("0", None), ("many", None)])
+def test_the_threads_of_a_training_are_those_that_are_asked_for(asked: str, threads: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert _threads() == (threads or os.cpu_count())
 
 
 def test_a_run_ends_before_anything_is_made(root: Path) -> None:
