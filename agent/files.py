@@ -68,6 +68,14 @@ def read_bounded(path: Path, limit: int) -> bytes:
         os.close(descriptor)
 
 
+def read_whole(path: Path, limit: int) -> bytes:
+    """All of `path`; a file of more than `limit` bytes is an OSError, for a part of it could mean another thing."""
+    data = read_bounded(path, limit + 1)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"it is larger than {limit >> 20} MiB", str(path))
+    return data
+
+
 def read_text(path: Path, limit: int = 4 << 20) -> str | None:
     """The text of `path`, at most `limit` bytes of it, or None where there is no such file, or none to be read."""
     try:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from .errors import BadInput
-from .files import read_bounded
+from .files import read_whole
 from .server.address import check_address
 from .text import one_line
 
@@ -135,7 +135,7 @@ def _near(name: str, known: Iterable[str]) -> str:
 
 def _file(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(read_bounded(path, _LARGEST).decode("utf-8-sig"))
+        return tomllib.loads(read_whole(path, _LARGEST).decode("utf-8-sig"))
     except FileNotFoundError:
         return {}
     except OSError as error:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from .errors import BadInput, EnvironmentFault
-from .files import read_bounded, sync_folder, write_whole
+from .files import read_whole, sync_folder, write_whole
 from .text import one_line
 
 FORMS = ("naive.py", "triton.py")
@@ -51,12 +51,16 @@ def sources(folder: Path) -> dict[str, str]:
     """File name -> text of the forms that `folder` holds; BadInput where there is no naive.py."""
     try:
         found = {
-            form: read_bounded(folder / form, _SOURCE_LIMIT).decode()
+            form: read_whole(folder / form, _SOURCE_LIMIT).decode()
             for form in FORMS
             if (folder / form).exists()
         }
     except UnicodeDecodeError as error:
         raise BadInput(f"{folder} holds a file that is not UTF-8: {error}") from error
+    except OSError as error:
+        if error.errno != errno.EFBIG:
+            raise
+        raise BadInput(f"{error.filename}: {error.strerror}") from error
     require(folder.parent)
     if "naive.py" not in found:
         raise BadInput(f"{folder} is no variant: it holds no naive.py")

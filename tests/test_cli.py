@@ -642,6 +642,16 @@ def test_score_takes_results_that_were_made_elsewhere(root: Path, tmp_path: Path
     assert agent(root, "score", "delta_net", "--from", str(tmp_path)).exit_code == 2
 
 
+@pytest.mark.parametrize("name", ["evaluation.json", "runs.csv"])
+def test_results_of_elsewhere_that_are_no_files_are_refused_in_words(scored: Path, tmp_path: Path, name: str) -> None:
+    file = made_elsewhere(scored / "history" / "0000", tmp_path / "elsewhere") / name
+    for make, why in ((file.mkdir, "Is a directory"), (lambda: os.mkfifo(file), "Not a regular file"), (lambda: file.write_bytes(b" " * (1 << 24) + b"{}"), "it is larger than 16 MiB")):
+        file.rmdir() if file.is_dir() else file.unlink()
+        make()
+        done = agent(scored, "score", "delta_net", "--from", str(file.parent))
+        assert (done.exit_code, f"cannot be read ({why})" in done.stderr, done.stderr.count("agent: ")) == (2, True, 1), done.stderr
+
+
 def test_an_entry_of_mad_has_a_row_of_fast_in_it(root: Path) -> None:
     assert agent(root, "score", "delta_net", "--protocol", "mad").exit_code == 0
     done = agent(root, "score", "delta_net", "--protocol", "fast", "--from", str(root / "history" / "0000"), "--json")
@@ -733,6 +743,12 @@ def test_an_agent_toml_that_is_no_file_is_a_sentence(root: Path) -> None:
         done = agent(root, "score", "delta_net")
         assert (done.exit_code, done.stderr.count("cannot be read")) == (2, 1)
         file.rmdir() if file.is_dir() else file.unlink()
+
+
+def test_a_source_is_read_whole_or_refused(root: Path) -> None:
+    source = store(root, "mine", BASELINE + "#" * (1 << 20)) / "naive.py"
+    done = agent(root, "score", "mine")
+    assert (done.exit_code, done.stderr.splitlines()[-1]) == (2, f"agent: {source}: it is larger than 1 MiB")
 
 
 def test_manual_takes_the_answer_from_a_file(root: Path) -> None:

@@ -94,6 +94,15 @@ def test_an_agent_toml_that_cannot_be_read_is_a_sentence(tmp_path: Path, text: s
         load(tmp_path, {})
 
 
+def test_an_agent_toml_is_read_whole_or_refused(tmp_path: Path) -> None:
+    file = tmp_path / "agent.toml"
+    file.write_text("#" + "x" * (1 << 20) + "\nseed = 7\n")
+    with pytest.raises(BadInput, match=r"agent\.toml cannot be read: it is larger than 1 MiB$"):
+        load(tmp_path, {})
+    file.write_bytes(file.read_bytes()[-(1 << 20) :].replace(b"xx", b"#x", 1))
+    assert load(tmp_path, {}).seed == 7
+
+
 def test_a_value_of_no_setting_is_not_shown(tmp_path: Path) -> None:
     (tmp_path / "agent.toml").write_text(f'key = "{KEY}\\n"')
     with pytest.raises(BadInput, match="there is no setting 'key'") as caught:

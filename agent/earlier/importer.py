@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .. import history, variants
 from ..errors import BadInput
-from ..files import read_bounded
+from ..files import read_whole
 from ..job import tidy
 from ..listing import imported_lines
 from ..records import VERSION, Attempt, Start, now, results_csv
@@ -64,18 +64,16 @@ class _There:
     tables: dict[str, dict[str, dict[str, float]]]
 
     def add(self, entry: history.Entry) -> None:
-        data = read_bounded(entry.folder / "record.txt", _LIMIT + 1)
+        data = read_whole(entry.folder / "record.txt", _LIMIT)
         self.texts.setdefault(sha256(data).digest(), entry.id)
         self.tables[entry.id] = dict(imported_lines(entry))
 
 
 def _import(root: Path, file: Path, there: _There) -> Imported:
     try:
-        data = read_bounded(file, _LIMIT + 1)
+        data = read_whole(file, _LIMIT)
     except OSError as error:
         raise BadInput(error.strerror or type(error).__name__) from error
-    if len(data) > _LIMIT:
-        raise BadInput(f"it is larger than {_LIMIT >> 20} MiB, which no record is")
     if same := there.texts.get(sha256(data).digest()):
         return Imported(str(file), same, None, (f"the same record is there already as {same}",))
     record = parse(data)
