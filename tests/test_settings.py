@@ -10,7 +10,6 @@ from typer.testing import CliRunner, Result
 from agent.cli import app
 from agent.errors import BadInput
 from agent.settings import Settings, load
-from evaluator.job import _threads
 
 KEY = "sk-not-to-be-seen-42"
 
@@ -134,12 +133,6 @@ def test_blanks_around_a_value_mean_nothing(root: Path, monkeypatch: pytest.Monk
     (root / "agent.toml").write_text("ray = ' auto '\nprotocol = ' smoke\t'")
     monkeypatch.delenv("AGENT_PROTOCOL")
     assert (load(root, {}).ray, load(root, {}).protocol, "OPENAI_PROJECT_ID" in os.environ) == ("auto", "smoke", False)
-
-
-@pytest.mark.parametrize(("asked", "threads"), [("3", 3), (" 3 ", 3), ("3,2", 3), ("", None), (" ", None), ("0", None), ("many", None)])
-def test_the_threads_of_a_training_are_those_that_are_asked_for(asked: str, threads: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", asked)
-    assert _threads() == (threads or os.cpu_count())
 
 
 def test_a_run_ends_before_anything_is_made(root: Path) -> None:
