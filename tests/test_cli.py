@@ -13,7 +13,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from conftest import BASELINE, git, made_elsewhere, remeasured, reply, store
+from conftest import BASELINE, PROJECT, git, made_elsewhere, remeasured, reply, store
 from pytest_httpserver import HTTPServer
 from rich.console import Console
 from typer.testing import CliRunner, Result
@@ -403,6 +403,30 @@ def test_a_folder_for_a_file_or_a_file_for_a_folder_is_a_sentence(root: Path, pl
     assert place in done.stderr
 
 
+def test_why_an_entry_is_refused_is_told_once_and_what_is_wrong_with_others_too(scored: Path) -> None:
+    shutil.copytree(scored / "history" / "0000", scored / "history" / "0001")
+    shutil.copytree(scored / "history" / "0000", scored / "history" / "0002")
+    refused, beside = (f"history/000{number}: its record says that it is 0000: a copy?; passed over" for number in (1, 2))
+    for command in (("show", "1"), ("show", "0001", "--json"), ("list", "--at", "history/0001"), ("replay", "0001")):
+        assert agent(scored, *command).stderr == f"{beside}\nagent: {refused}\n"
+    (scored / "history" / "0000" / "patch.diff").mkdir()
+    assert "history/0000: patch.diff cannot be read; left out\n" in agent(scored, "show", "0").stderr
+
+
+@pytest.mark.parametrize("command", ["agent list", "agent score delta_net", "agent check delta_net", "agent import x", "evaluator protocol smoke"])
+def test_a_working_folder_that_is_gone_is_a_sentence(root: Path, tmp_path: Path, command: str) -> None:
+    place = tmp_path / "gone"
+    place.mkdir()
+    program, *arguments = command.split()
+    asked = [sys.executable, "-m", program, *arguments, *(["--root", str(root)] if program == "agent" else [])]
+    removed = f"import os, sys; os.rmdir({str(place)!r}); os.execv(sys.executable, {asked!r})"
+    environ = os.environ | {"PYTHONPATH": str(PROJECT), "PYTHONSAFEPATH": "1"}
+    done = subprocess.run([sys.executable, "-c", removed], cwd=place, env=environ, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr == f"{program}: the folder that this was started in is gone: start it in one that is there\n"
+    assert not (root / "history").exists()
+
+
 def test_a_number_that_no_entry_can_have_is_never_given(scored: Path) -> None:
     (scored / "history" / "999999999").mkdir()
     done = agent(scored, "score", "delta_net")
@@ -520,7 +544,7 @@ def test_a_score_that_its_runs_do_not_bear_out_is_quoted_by_nothing(scored: Path
         assert (done.exit_code, document(done), problem in done.stderr) == (0, [], True)
         for command in ("show", "replay"):
             done = agent(scored, command, "0000")
-            assert (done.exit_code, done.stdout, done.stderr) == (2, "", f"{problem}agent: {problem}")
+            assert (done.exit_code, done.stdout, done.stderr) == (2, "", f"agent: {problem}")
         done = agent(scored, "score", "delta_net", "--from", str(elsewhere))
         assert (done.exit_code, f"--from {elsewhere}: runs.csv {told}" in done.stderr) == (2, True)
     assert agent(scored, "score", "delta_net").exit_code == 0  # an entry of its own
