@@ -280,3 +280,13 @@ def test_a_variant_that_was_edited_stays_where_it_is(root: Path, make_job: MakeJ
     list(loop.run(make_job([reply("other")], seed=7), 1))
     assert mine.read_text() == BASELINE + "# mine\n"
     assert "once its source is again what passed its gates, `agent run" in said()
+
+
+def test_a_folder_that_was_there_to_be_moved_once_goes_with_the_next_command(root: Path, make_job: MakeJob) -> None:
+    (root / "history").mkdir()
+    for left in (root / "history" / ".moved-a", root / "variants" / ".moved-b"):
+        left.mkdir()
+    (kept := root / "variants" / ".moved-c").mkdir()
+    (kept / "mine.txt").write_text("mine")
+    loop.score_stored(make_job(), "delta_net")
+    assert [path.name for place in ("history", "variants") for path in (root / place).glob(".moved-*")] == [".moved-c"]
