@@ -16,6 +16,7 @@ from ..text import one_line, printable
 from .record import OldRecord, parse
 
 _LIMIT = 16 << 20
+_TOLD = 3  # entries of one sentence
 _NEITHER = "no insights and no name that could be told (`agent import --help` shows one)"
 
 
@@ -89,16 +90,18 @@ def _has_record(entry: history.Entry) -> bool:
 
 
 def _disagreements(record: OldRecord, there: _There) -> list[str]:
-    """Names to which another record gives other values: both are kept, and that is told."""
-    told = []
-    for entry_id, values in there.tables.items():
-        told += [
-            f"{one_line(line.name, 100)!r} has other values in {entry_id}: both are kept"
-            for line in record.lines
-            if line.name in values
-            and values[line.name] != {column: float(text) for column, text in line.values.items()}
-        ]
-    return told
+    """Names to which other records give other values: all are kept, and that is told once of each."""
+    told: dict[str, list[str]] = {}
+    for line in record.lines:
+        values = {column: float(text) for column, text in line.values.items()}
+        others = [entry_id for entry_id, table in there.tables.items() if table.get(line.name, values) != values]
+        told.setdefault(line.name, []).extend(others)
+    return [f"{one_line(name, 100)!r} has other values in {_some(sorted(set(ids)))}" for name, ids in told.items() if ids]
+
+
+def _some(ids: Sequence[str]) -> str:
+    more = f" and {len(ids) - _TOLD} more" if len(ids) > _TOLD else ""
+    return f"{', '.join(ids[:_TOLD])}{more}: {'both' if len(ids) == 1 else 'all'} are kept"
 
 
 def _write(root: Path, file: Path, data: bytes, record: OldRecord) -> str:
