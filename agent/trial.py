@@ -49,9 +49,9 @@ def _keep(job: Job, name: str, folder: Path, evaluation: Evaluation, source: Pat
     """The entry of an evaluation in `folder`, which came from `source`."""
     if evaluation.protocol.name != job.protocol.name:
         raise BadInput(f"{source} was measured under {one_line(evaluation.protocol.name, 60)}, and this is {job.protocol.name}")
-    _require_new(history.read(job.root), evaluation, source)  # the gates take a quarter of a minute
     variant = variants.folder_of(job.root, name)
-    _require_same(evaluation, variants.digest(job.root, name), name, source)
+    _require_same(evaluation, variants.digest(job.root, name), name, source)  # before the gates, which take a quarter of a minute
+    _require_new(history.read(job.root), evaluation, source)
     try:
         report = _ask_stored(job, variant, name)
     except EvaluationFailed as error:
