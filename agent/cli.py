@@ -18,8 +18,8 @@ from .evaluate import EvaluationFailed
 from .history import Entry, Past
 from .output import console, print_done, print_json, print_replay, say, say_empty, tell, without_a_score
 from .settings import Settings, load, unknown_variables
-from .setup import evaluator_for, job_for, proposer_for, repo_for
-from .text import one_line, printable
+from .setup import evaluator_for, existing, job_for, proposer_for, repo_for
+from .text import printable
 
 app = typer.Typer(
     cls=Sentences,
@@ -101,7 +101,7 @@ def list_(
     """
     if json_ and csv:
         raise BadInput("--json and --csv: choose one of them")
-    past = _past(root)
+    past = _past(root, at)
     if not past.entries:
         say_empty(root, past)
     past = past if at is None else past.until(at)
@@ -134,7 +134,7 @@ def show_(
     """
     if json_ and log:
         raise BadInput("--json prints the entry and --log its training log: give one of them")
-    past = _past(root)
+    past = _past(root, entry_id)
     entry = past.find(entry_id)
     if json_:
         print_json(show.as_json(entry, past))
@@ -164,7 +164,7 @@ def replay(
     commit that holds what was scored. Exit status 1: it is not the same, or moved where no noise was measured.
     No record is changed.
     """
-    entry = _past(root).find(entry_id)
+    entry = _past(root, entry_id).find(entry_id)
     recorded, keys = replaying.recorded_evaluation(entry), replaying.chosen(entry, only or [])
     settings = _settings(
         root,
@@ -278,13 +278,7 @@ def import_(
 
 def _settings(root: Path, flags: dict[str, Any]) -> Settings:
     tell(unknown_variables())
-    return load(_existing(root), flags)
-
-
-def _existing(root: Path) -> Path:
-    if not root.is_dir():
-        raise BadInput(f"--root {one_line(str(root), 200)}: there is no such folder")
-    return root
+    return load(existing(root), flags)
 
 
 def _stored(root: Path) -> Path | None:
@@ -292,7 +286,8 @@ def _stored(root: Path) -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def _past(root: Path) -> Past:
-    past = history.read(_existing(root))
-    tell(past.problems)
+def _past(root: Path, asked: str | None = None) -> Past:
+    """The history; what is wrong with it is told, but for an entry that is asked for: refusing it tells that."""
+    past = history.read(existing(root))
+    tell([problem for problem in past.problems if problem != past.refused(asked)])
     return past

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from . import process
 from .errors import AgentError, BadInput, EnvironmentFault
 from .events import Event, describe
-from .files import append_line, read_bounded
+from .files import append_line, read_whole
 from .process import Bounds, Ended
 from .recordfile import why
 from .records import CheckReport, Evaluation, ProtocolInfo, Record, now
@@ -165,12 +165,14 @@ def environment() -> dict[str, str]:
 def read_evaluation(folder: Path, ended: Ended | None = None) -> Evaluation:
     """The evaluation that stands in `folder`; what may be recorded as scores its runs must bear out."""
     try:
-        found = Evaluation.model_validate_json(read_bounded(folder / "evaluation.json", _RECORD_LIMIT))
+        found = Evaluation.model_validate_json(read_whole(folder / "evaluation.json", _RECORD_LIMIT))
     except (FileNotFoundError, NotADirectoryError):
         if ended:
             raise EvaluationFailed(f"the evaluator left no evaluation.json: {_last_line(ended)}") from None
         raise EvaluationFailed("it holds no evaluation.json" if folder.is_dir() else "there is no such folder") from None
-    except ValidationError as error:
+    except (ValidationError, OSError) as error:
+        if ended and isinstance(error, OSError):  # it was written just now, by us
+            raise
         raise EvaluationFailed(f"{folder / 'evaluation.json'} is no evaluation: {why(error)}") from error
     if found.status in ("scored", "partial"):
         try:

@@ -50,7 +50,12 @@ def sync_folder(folder: Path) -> None:
 
 def read_bounded(path: Path, limit: int) -> bytes:
     """At most `limit` bytes of `path`; a pipe or a device, on which a read may wait for ever, is an OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno != errno.ENXIO:  # a socket
+            raise
+        raise PermissionError(errno.EACCES, "Not a regular file", str(path)) from None
     try:
         mode = os.fstat(descriptor).st_mode
         if stat.S_ISDIR(mode):  # open() would name the descriptor, not the path
@@ -61,6 +66,14 @@ def read_bounded(path: Path, limit: int) -> bytes:
             return file.read(limit)
     finally:
         os.close(descriptor)
+
+
+def read_whole(path: Path, limit: int) -> bytes:
+    """All of `path`; a file of more than `limit` bytes is an OSError, for a part of it could mean another thing."""
+    data = read_bounded(path, limit + 1)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"it is larger than {limit >> 20} MiB", str(path))
+    return data
 
 
 def read_text(path: Path, limit: int = 4 << 20) -> str | None:

@@ -91,13 +91,19 @@ class Past:
         for entry in self.entries:
             if entry.id == wanted:
                 return entry
-        for problem in self.problems:
-            if problem.startswith(f"history/{wanted}:"):
-                raise BadInput(problem)
+        if problem := self.refused(text):
+            raise BadInput(problem)
         named = [entry.id for entry in self.entries if entry.name == PurePath(text).name]
         hint = "`agent list` shows them all" if self.entries else "it holds none that can be read"
         hint = f"the entries of that name are {', '.join(named)}" if named else hint
         raise BadInput(f"there is no entry {one_line(text, 120)!r} in history/; {hint}")
+
+    def refused(self, text: str | None) -> str | None:
+        """Why the entry that is meant could not be read; None where it could, or is not there."""
+        wanted = meant(text or "")
+        if wanted is None or any(entry.id == wanted for entry in self.entries):
+            return None
+        return next((problem for problem in self.problems if problem.startswith(f"history/{wanted}:")), None)
 
     def until(self, entry_id: str) -> "Past":
         """The history as it stood when that entry was the last one."""

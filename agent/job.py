@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import history
+from . import history, variants
 from .compare import BASELINE, Comparison, compare
 from .desk import Desk
 from .errors import BadInput
@@ -47,6 +47,7 @@ class Job:
 
 def tidy(root: Path, repo: Repo | None, say: Callable[[str], None]) -> None:
     """At the start of a command that writes: say what cannot be read, seal what can't go on, commit what was not."""
+    variants.tidy_moves(root)
     past = history.read(root)
     for problem in past.problems:
         say(problem)

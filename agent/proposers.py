@@ -3,14 +3,14 @@
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from . import catalogue, prompts
 from .compare import Comparison
 from .exchange import Answer, LLMError, Message, Model, NoText, ask
-from .files import read_text, write_whole
+from .files import read_bounded, write_whole
 from .insight import measured_insight
 from .policy import Brief, seed_of
 from .proposal.reply import ReplyError, parse
@@ -23,6 +23,8 @@ _REFUSAL = re.compile(
     re.IGNORECASE,
 )
 _SETTLED = 1.0  # seconds that an answer's file must rest before it is read: editors write in steps
+_LONGEST_ANSWER = 4 << 20
+_Stamp = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class Manual:
     say: Callable[[str], None]
     name: str = "manual"
     model: str | None = None
+    _known: dict[Path, _Stamp | None] = field(default_factory=dict, init=False)  # answers to other prompts, as they were when last looked at
 
     def propose(self, brief: Brief, setbacks: Sequence[Setback], tries_left: int, folder: Path) -> str:
         messages = _conversation(self.root, brief, setbacks, tries_left)
@@ -93,10 +96,45 @@ class Manual:
         prompt, answer = folder / f"prompt{number}.md", folder / f"answer{number}.md"
         write_whole(prompt, prompts.as_text(messages))
         self.say(f"The prompt is in {prompt}\nWaiting for the answer in {answer} (Ctrl-C gives up) ...")
-        return ask(lambda _: Answer(_await(answer), None, None, None), messages, folder / "llm.jsonl")
+        text = ask(lambda _: Answer(self._await(answer), None, None, None), messages, folder / "llm.jsonl")
+        self._known[answer] = _seen(answer)  # what is written there from now on comes too late
+        return text
 
     def reflect(self, comparison: Comparison, proposal: str, folder: Path) -> str:
         return measured_insight(comparison)
+
+    def _await(self, path: Path) -> str:
+        """The text of `path` once it is there, is not empty, and has not changed for a moment; what is no text is told, once."""
+        asked = [folder for folder in path.parent.parent.iterdir() if (folder / "prompt.md").exists()]
+        last, since, told = _seen(path), time.monotonic(), False
+        while True:
+            self._tell_of_late_ones(asked, path)
+            time.sleep(0.25)
+            now = _seen(path)
+            if now != last:  # by its own clock, which need not be ours
+                last, since, told = now, time.monotonic(), False
+            elif now and not told and time.monotonic() - since >= _SETTLED:
+                try:
+                    text = read_bounded(path, _LONGEST_ANSWER).decode("utf-8", "replace")
+                except OSError as error:
+                    self.say(f"{path} cannot be read: {error.strerror}: the answer is awaited as a file of text")
+                    told = True
+                    continue
+                if text.strip():
+                    return text
+
+    def _tell_of_late_ones(self, asked: Sequence[Path], awaited: Path) -> None:
+        """A text that was written, or changed, when its prompt was no longer the one that waits."""
+        for folder in asked:
+            if folder != awaited.parent and not (folder / "attempt.json").exists():
+                continue  # in flight beside this attempt
+            for path in sorted(folder.glob("answer*.md")):
+                if path == awaited or not path.with_name(path.name.replace("answer", "prompt", 1)).exists():
+                    continue
+                now, was_read = _seen(path), (folder / "proposal.md").exists()
+                if now and now[1] and now != self._known.setdefault(path, now if was_read else None):
+                    self._known[path] = now
+                    self.say(f"{path} was not read: nobody waits for it any more; copy it to {awaited} if that is what you mean")
 
 
 @dataclass(frozen=True)
@@ -134,23 +172,11 @@ def _is_refusal(said: str) -> bool:
     return len(said) < 500 and not any(map(str.isdigit, said)) and bool(_REFUSAL.match(said.strip()))
 
 
-def _await(path: Path) -> str:
-    """The text of `path` once it is there, is not empty, and has not changed for a moment."""
-    last, since = _seen(path), time.monotonic()
-    while True:
-        time.sleep(0.25)
-        now = _seen(path)
-        if now != last:  # by its own clock, which need not be ours
-            last, since = now, time.monotonic()
-        elif now and time.monotonic() - since >= _SETTLED:
-            text = read_text(path)
-            if text and text.strip():
-                return text
-
-
-def _seen(path: Path) -> tuple[int, int] | None:
+def _seen(path: Path) -> _Stamp | None:
     try:
         found = path.stat()
     except FileNotFoundError:
         return None
+    except OSError as error:  # reading it tells
+        return 0, error.errno or 0
     return found.st_mtime_ns, found.st_size

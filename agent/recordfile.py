@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from .files import read_bounded
+from .files import read_whole
 from .records import VERSION, Record, Start
 from .text import one_line
 
@@ -16,7 +16,7 @@ R = TypeVar("R", bound=Record)
 def read_record(path: Path, model: type[R]) -> R | None:
     """The record in `path`, None where the file is missing, ValueError where it is no such record."""
     try:
-        data = read_bounded(path, _LIMIT)
+        data = read_whole(path, _LIMIT)
     except FileNotFoundError:
         return None
     try:

@@ -5,6 +5,7 @@ Nothing else is touched: only the entry and the source that it scored are commit
 
 import contextlib
 import os
+import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -43,6 +44,7 @@ _UNDER_WAY = {
     "BISECT_LOG": "a bisection",
 }
 _LOOKED_THROUGH = 50  # commits that changed a variant
+_LARGEST = 16 << 20  # bytes of a file that is committed: as many as a record may have, and none of them can be taken out again
 _PATIENCE = 3.0  # seconds for a neighbour to give back the index
 
 
@@ -64,24 +66,30 @@ class Repo:
         found = _git(self.root, "rev-parse", "--verify", "--quiet", "HEAD")
         return found.stdout.strip() if found.returncode == 0 else None
 
-    def commit(self, entry: Entry) -> None:
-        """Commit `history/ID` and, where it was scored, the source in `variants/NAME`; nothing else."""
+    def commit(self, entry: Entry) -> list[str]:
+        """Commit `history/ID` and, where it was scored, the source in `variants/NAME`; nothing else.
+
+        A sentence for each file that is too large, and stays on disk alone.
+        """
         sources = _source_paths(self.root, entry)
+        large = _too_large(entry)
+        kept_out = [f":(exclude,literal)history/{entry.id}/{name}" for name in large]
         paths = [f"history/{entry.id}", *sources]
         _expect_idle(self.root)
         staged = _git(self.root, "diff", "--cached", "--name-only", "--relative", "-z", "--", *sources).stdout.split("\0")
         try:
-            _must(self.root, *_EVERYONES, "add", "--", paths[0])
+            _must(self.root, *_EVERYONES, "add", "--", paths[0], *kept_out)
             if sources:
                 _must(self.root, "add", "--", *sources)
             _require_all_of_it(self.root, entry)
             if _git(self.root, "diff", "--cached", "--quiet", "--", *paths).returncode == 0:
-                return
+                return []
             commit = ("commit", "--quiet", "--no-verify", "--only", "--message", _message(entry))
-            _must(self.root, *self.identity, *commit, "--", *paths)
+            _must(self.root, *self.identity, *commit, "--", *paths, *kept_out)
         except GitError:  # what we staged must not get into a commit of the user's
             _git(self.root, "reset", "--quiet", "--", *(path for path in paths if path not in staged))
             raise
+        return [f"history/{entry.id}/{one_line(name, 100)} has {size:,} bytes and is not committed: it is kept on disk alone" for name, size in large.items()]
 
     def uncommitted(self, entries: Iterable[Entry]) -> list[Entry]:
         """The sealed entries that no commit holds yet."""
@@ -133,7 +141,8 @@ def follow(repo: Repo | None, entry: Entry, say: Callable[[str], None]) -> None:
     if entry.scores and not holds_source(repo.root, entry):
         say(f"variants/{entry.name} was edited while {entry.id} was scored: the source that was scored is not committed")
     try:
-        repo.commit(entry)
+        for sentence in repo.commit(entry):
+            say(sentence)
     except GitError as error:
         say(f"{entry.id} is recorded but not committed: {error}; the next start tries again")
 
@@ -146,7 +155,8 @@ def catch_up(repo: Repo | None, past: Past, say: Callable[[str], None]) -> None:
     try:
         left = repo.uncommitted(past.entries)
         while left:
-            repo.commit(left[0])
+            for sentence in repo.commit(left[0]):
+                say(sentence)
             left = left[1:]
     except GitError as error:  # what stops one will stop the others
         which = f"{left[0].id} is" if len(left) == 1 else f"{len(left) or 'some'} earlier entries are"
@@ -167,6 +177,13 @@ def _source_paths(root: Path, entry: Entry) -> list[str]:
     tracked = _git(root, "ls-files", "-z", "--", *files).stdout.split("\0")  # one that is gone is to be committed as gone
     ignored = _git(root, "check-ignore", "--", *files).stdout.splitlines()  # kept private: its author's wish
     return [file for file in files if file in tracked or ((root / file).exists() and file not in ignored)]
+
+
+def _too_large(entry: Entry) -> dict[str, int]:
+    """What an answer, a log or a conversation may become: name -> bytes."""
+    found = ((path, path.lstat()) for path in entry.folder.rglob("*"))
+    sizes = {str(path.relative_to(entry.folder)): there.st_size for path, there in found if stat.S_ISREG(there.st_mode)}
+    return {name: size for name, size in sorted(sizes.items()) if size > _LARGEST}
 
 
 def _require_all_of_it(root: Path, entry: Entry) -> None:

@@ -10,7 +10,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from .files import read_bounded
+from .files import read_whole
 from .recordfile import why
 from .records import Evaluation, Key, Score, SettingResult, alike, mean
 from .text import one_line
@@ -158,12 +158,10 @@ def _is_sound(name: str, cell: str) -> bool:
 
 def _text(path: Path) -> str:
     try:
-        data = read_bounded(path, _LIMIT + 1)
+        data = read_whole(path, _LIMIT)
     except FileNotFoundError:
         raise ValueError("runs.csv is missing") from None
     except OSError as error:
         raise ValueError(f"runs.csv {why(error)}") from error
-    if len(data) > _LIMIT:
-        raise ValueError(f"runs.csv is damaged (it is larger than {_LIMIT >> 20} MiB)")
     text = data.decode("utf-8-sig", "replace")
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text

@@ -1,6 +1,7 @@
 """What can be set, by flag, environment (AGENT_...) or agent.toml, in that order."""
 
 import os
+import re
 import tomllib
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -10,13 +11,14 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from .errors import BadInput
-from .files import read_bounded
+from .files import read_whole
 from .server.address import check_address
 from .text import one_line
 
 DEFAULT_MODEL = "gpt-5"
 DEFAULT_SERVER = "https://api.openai.com/v1"
 _LARGEST = 1 << 20  # bytes of agent.toml
+_READ = re.compile(r"(?:AGENT|OPENAI)_.*|.*_PROXY|SSL_CERT_(?:FILE|DIR)|OMP_NUM_THREADS|XDG_CACHE_HOME", re.IGNORECASE)
 _Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
 
 
@@ -46,11 +48,11 @@ class Settings(BaseModel):
 
     @property
     def key(self) -> str | None:
-        return os.environ.get("OPENAI_API_KEY", "").strip() or None
+        return os.environ.get("OPENAI_API_KEY") or None
 
     @property
     def server(self) -> str | None:
-        return self.base_url or os.environ.get("OPENAI_BASE_URL", "").strip() or None
+        return self.base_url or os.environ.get("OPENAI_BASE_URL") or None
 
     @property
     def chosen_proposer(self) -> Literal["openai", "catalogue", "manual"]:
@@ -60,11 +62,13 @@ class Settings(BaseModel):
 
 def load(root: Path, flags: dict[str, Any]) -> Settings:
     """The settings of a run under `root`; a flag that is None was not given."""
+    _trim_environment()
     given = {name: value for name, value in flags.items() if value is not None}
     merged = _file(root / "agent.toml") | _environment() | given
+    merged = {name: value.strip() if isinstance(value, str) else value for name, value in merged.items()}
     for name, value in merged.items():
         field = Settings.model_fields.get(name)
-        if field and isinstance(value, str) and not value.strip().isprintable():
+        if field and isinstance(value, str) and not value.isprintable():
             raise BadInput(f"the setting {name!r} holds {one_line(ascii(value), 60)}: write plain text")
         if field and isinstance(value, bool) and field.annotation is not bool:
             raise BadInput(f"{_given_as(name, str(value).lower(), given)}: it is no switch")
@@ -105,9 +109,16 @@ def _variable(name: str) -> str:
     return f"AGENT_{name.upper()}"
 
 
+def _trim_environment() -> None:
+    """Blanks around a value, as of a pasted line, mean nothing, and a blank value is none; the libraries that read some take them as they are."""
+    for name in filter(_READ.fullmatch, list(os.environ)):
+        if value := os.environ.pop(name).strip():
+            os.environ[name] = value
+
+
 def _environment() -> dict[str, str]:
     names = {name: _variable(name) for name in Settings.model_fields}
-    return {name: os.environ[variable] for name, variable in names.items() if os.environ.get(variable, "").strip()}
+    return {name: os.environ[variable] for name, variable in names.items() if variable in os.environ}
 
 
 def unknown_variables() -> list[str]:
@@ -124,7 +135,7 @@ def _near(name: str, known: Iterable[str]) -> str:
 
 def _file(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(read_bounded(path, _LARGEST).decode("utf-8-sig"))
+        return tomllib.loads(read_whole(path, _LARGEST).decode("utf-8-sig"))
     except FileNotFoundError:
         return {}
     except OSError as error:

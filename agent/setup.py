@@ -28,6 +28,17 @@ _WHERE = "set OPENAI_API_KEY, or give --base-url for a server of your own"
 _LONGEST_KEY = 8192  # servers take no header that is longer
 
 
+def existing(root: Path) -> Path:
+    """`root` itself, which every command begins with: a folder that is there."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:  # no relative path means anything there, and torch can't be loaded
+        raise EnvironmentFault("the folder that this was started in is gone: start it in one that is there") from None
+    if not root.is_dir():
+        raise BadInput(f"--root {one_line(str(root), 200)}: there is no such folder")
+    return root
+
+
 @contextmanager
 def job_for(root: Path, settings: Settings, console: Console) -> Iterator[Job]:
     """Everything but the proposer."""

@@ -50,24 +50,32 @@ def _keep(job: Job, name: str, folder: Path, evaluation: Evaluation, source: Pat
     if evaluation.protocol.name != job.protocol.name:
         raise BadInput(f"{source} was measured under {one_line(evaluation.protocol.name, 60)}, and this is {job.protocol.name}")
     variant = variants.folder_of(job.root, name)
+    _require_same(evaluation, variants.digest(job.root, name), name, source)  # before the gates, which take a quarter of a minute
+    _require_new(history.read(job.root), evaluation, source)
     try:
         report = _ask_stored(job, variant, name)
     except EvaluationFailed as error:
         raise BadInput(f"variants/{name} could not be checked: {error}") from error
     if report.verdict != "pass":
         raise Rejected(f"variants/{name} does not pass the gates: {report.reason}")
-    if evaluation.variant.digest != report.properties.get("digest"):
-        raise BadInput(
-            f"{source} was measured with another source than variants/{name} holds now "
-            f"(digest {one_line(evaluation.variant.digest, 64)})"
-        )
+    _require_same(evaluation, report.properties.get("digest"), name, source)
     with history.writing(job.root):
         tidy(job.root, job.repo, job.reporter.say)
         past = history.read(job.root)
-        if there := _recorded(past, evaluation):
-            raise BadInput(f"--from {source}: {there.id} is the record of this evaluation already")
+        _require_new(past, evaluation, source)
         parent = _parent_of(past, name)
         return keep_evaluation(job, folder, name, evaluation, "attempt", printable(str(source)), parent, report)
+
+
+def _require_same(evaluation: Evaluation, digest: object, name: str, source: Path) -> None:
+    if evaluation.variant.digest != digest:
+        measured = one_line(evaluation.variant.digest, 64)
+        raise BadInput(f"{source} was measured with another source than variants/{name} holds now (digest {measured})")
+
+
+def _require_new(past: Past, evaluation: Evaluation, source: Path) -> None:
+    if there := _recorded(past, evaluation):
+        raise BadInput(f"--from {source}: {there.id} is the record of this evaluation already")
 
 
 def _recorded(past: Past, evaluation: Evaluation) -> Entry | None:

@@ -7,13 +7,15 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from .errors import BadInput, EnvironmentFault
-from .files import read_bounded, sync_folder, write_whole
+from .files import read_whole, sync_folder, write_whole
 from .text import one_line
 
 FORMS = ("naive.py", "triton.py")
+_MOVED = ".moved-"  # of a folder that is there to be moved once
 _SOURCE_LIMIT = 1 << 20
 
 
@@ -51,12 +53,16 @@ def sources(folder: Path) -> dict[str, str]:
     """File name -> text of the forms that `folder` holds; BadInput where there is no naive.py."""
     try:
         found = {
-            form: read_bounded(folder / form, _SOURCE_LIMIT).decode()
+            form: read_whole(folder / form, _SOURCE_LIMIT).decode()
             for form in FORMS
             if (folder / form).exists()
         }
     except UnicodeDecodeError as error:
         raise BadInput(f"{folder} holds a file that is not UTF-8: {error}") from error
+    except OSError as error:
+        if error.errno != errno.EFBIG:
+            raise
+        raise BadInput(f"{error.filename}: {error.strerror}") from error
     require(folder.parent)
     if "naive.py" not in found:
         raise BadInput(f"{folder} is no variant: it holds no naive.py")
@@ -98,7 +104,7 @@ def draft(entry: Path, files: dict[str, str]) -> Path:
 def require_one_file_system(root: Path) -> None:
     """EnvironmentFault where no variant could be moved in one step from its attempt's folder to variants/."""
     history, stored = root / "history", root / "variants"
-    made = Path(tempfile.mkdtemp(dir=history, prefix=".moved-"))
+    made = Path(tempfile.mkdtemp(dir=history, prefix=_MOVED))
     moved = stored / made.name
     try:
         made.rename(moved)  # a mount of the same disk looks as if it were no other
@@ -111,6 +117,14 @@ def require_one_file_system(root: Path) -> None:
             f"{history.resolve()} and {stored.resolve()} lie on two file systems, between which no variant can be moved in "
             "one step: keep both on one, as with the whole project there"
         ) from error
+
+
+def tidy_moves(root: Path) -> None:
+    """What that question left of itself when it was killed; whoever asks this is the one that writes."""
+    for folder in (root / "history", root / "variants"):
+        for moved in folder.glob(f"{_MOVED}*"):
+            with suppress(OSError):  # one that is not empty is none of ours
+                moved.rmdir()
 
 
 def publish(root: Path, entry: Path, name: str) -> Path:

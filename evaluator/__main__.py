@@ -33,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit status."""
     args = _parser().parse_args(arguments)
     try:
+        _require_a_folder()
         return int(args.command(args))
     except UsageError as error:
         return _fail(error, BAD_INPUT)
@@ -42,6 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, ENVIRONMENT)
     except KeyboardInterrupt:
         return 130
+
+
+def _require_a_folder() -> None:
+    try:
+        os.getcwd()
+    except FileNotFoundError:  # torch can't be loaded there
+        raise EnvironmentProblem("the folder that this was started in is gone: start it in one that is there") from None
 
 
 def _fail(error: Exception, status: int) -> int:

@@ -18,8 +18,8 @@ TIMEOUT = {"cpu": 3600.0, "cuda": 7200.0}  # seconds for one setting
 
 
 def _threads() -> int:
-    """Of a training on a CPU: what OMP_NUM_THREADS says, else one a core; how many does not change its result."""
-    asked = os.environ.get("OMP_NUM_THREADS", "")
+    """Of a training on a CPU: what OMP_NUM_THREADS says (of a list, at its first level), else one a core; how many does not change its result."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     return int(asked) if asked.isdecimal() and int(asked) else os.cpu_count() or 1
 
 

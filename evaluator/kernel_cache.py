@@ -26,15 +26,29 @@ PACKAGE = Path(__file__).resolve().parent
 
 
 def folder() -> Path | None:
-    """Where they are kept for these sources and this Triton, whether it is there or not; None without Triton."""
+    """Where they are kept for these sources and this Triton, whether it is there or not; None without Triton, or a home."""
     try:
         import triton
     except ImportError:
         return None
+    home = _home()
+    if home is None:
+        return None
     sources = [*sorted((PACKAGE / "kernels").glob("*.py")), PACKAGE / "model.py", PACKAGE / "group.py"]
     digest = hashlib.sha256(triton.__version__.encode() + b"".join(p.read_bytes() for p in sources)).hexdigest()[:16]
-    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(home) / "delta-rule-search" / "kernels" / digest
+    return home / "delta-rule-search" / "kernels" / digest
+
+
+def _home() -> Path | None:
+    """The user's folder of caches; a user whom this machine does not know, as in a container, need not have one."""
+    named = Path(os.environ.get("XDG_CACHE_HOME", "").strip())
+    if named.is_absolute():  # any other is to be ignored, says the XDG specification
+        return named
+    try:
+        home = Path.home()
+    except RuntimeError:
+        return None
+    return home / ".cache" if home.is_absolute() else None
 
 
 # --- filling ------------------------------------------------------------------------------------

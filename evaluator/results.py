@@ -48,6 +48,7 @@ class Row:
 
 
 FIELDS = tuple(f.name for f in dataclasses.fields(Row))
+LARGEST = 256 << 20  # bytes of a file that is read
 _TYPES = {"str": str, "int": int, "float": float}
 
 
@@ -60,7 +61,7 @@ def read_rows(folder: Path) -> list[Row]:
     path = folder / "runs.csv"
     if not path.exists():
         return []
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text = _read(path).decode("utf-8", "replace")
     whole = text[: text.rfind("\n") + 1]
     try:
         header, *lines = list(csv.reader(io.StringIO(whole))) or [[]]
@@ -231,11 +232,22 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
         raise
 
 
+def _read(path: Path) -> bytes:
+    """A pipe would be waited for, a device has no end; raises ResultsError."""
+    if path.exists() and not path.is_file():
+        raise ResultsError(f"{path} is no file")
+    with path.open("rb") as file:
+        data = file.read(LARGEST + 1)
+    if len(data) > LARGEST:
+        raise ResultsError(f"{path} is larger than {LARGEST >> 20} MiB, which no evaluation is")
+    return data
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """An evaluation.json; raises ResultsError where it is none."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found = json.loads(_read(path).decode())
+    except (OSError, ValueError, RecursionError) as error:
         raise ResultsError(f"{path} can't be read as an evaluation: {error}") from None
     if not isinstance(found, dict):
         raise ResultsError(f"{path} holds no evaluation")

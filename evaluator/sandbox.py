@@ -103,8 +103,7 @@ def start(
 ) -> Jail:
     """Start `python ... SPEC arguments...` behind walls, as ("-m", "evaluator.worker"), which must raise SPEC itself."""
     contained, nobody = walls.level == "bubblewrap", "nobody" in walls.standing
-    _remove_what_the_killed_left()
-    scratch = Path(tempfile.mkdtemp(prefix=f"{OWN_FOLDER}{_namespace()}-{os.getpid()}-"))
+    scratch = _own_folder()
     inside = Path("/tmp") if contained else scratch
     kernels = kernel_cache.folder() if device != "cpu" else None
     if kernels and kernels.exists():
@@ -123,6 +122,15 @@ def start(
         scratch, memory, contained, device != "cpu", command,
         stdout=log_fd, stderr=log_fd, pass_fds=pass_fds, env=environment, **_user(nobody),
     )  # fmt: skip
+
+
+def _own_folder() -> Path:
+    """Raises OSError, none of the kinds that say of a file that was asked for that it isn't there."""
+    try:
+        _remove_what_the_killed_left()
+        return Path(tempfile.mkdtemp(prefix=f"{OWN_FOLDER}{_namespace()}-{os.getpid()}-"))
+    except OSError as error:
+        raise OSError(f"no temporary folder can be made: {error.strerror}") from error
 
 
 def _namespace() -> int:

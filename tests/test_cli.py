@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from conftest import BASELINE, git, made_elsewhere, remeasured, reply, store
+from conftest import BASELINE, PROJECT, git, made_elsewhere, remeasured, reply, store
 from pytest_httpserver import HTTPServer
 from rich.console import Console
 from typer.testing import CliRunner, Result
@@ -402,6 +403,30 @@ def test_a_folder_for_a_file_or_a_file_for_a_folder_is_a_sentence(root: Path, pl
     assert place in done.stderr
 
 
+def test_why_an_entry_is_refused_is_told_once_and_what_is_wrong_with_others_too(scored: Path) -> None:
+    shutil.copytree(scored / "history" / "0000", scored / "history" / "0001")
+    shutil.copytree(scored / "history" / "0000", scored / "history" / "0002")
+    refused, beside = (f"history/000{number}: its record says that it is 0000: a copy?; passed over" for number in (1, 2))
+    for command in (("show", "1"), ("show", "0001", "--json"), ("list", "--at", "history/0001"), ("replay", "0001")):
+        assert agent(scored, *command).stderr == f"{beside}\nagent: {refused}\n"
+    (scored / "history" / "0000" / "patch.diff").mkdir()
+    assert "history/0000: patch.diff cannot be read; left out\n" in agent(scored, "show", "0").stderr
+
+
+@pytest.mark.parametrize("command", ["agent list", "agent score delta_net", "agent check delta_net", "agent import x", "evaluator protocol smoke"])
+def test_a_working_folder_that_is_gone_is_a_sentence(root: Path, tmp_path: Path, command: str) -> None:
+    place = tmp_path / "gone"
+    place.mkdir()
+    program, *arguments = command.split()
+    asked = [sys.executable, "-m", program, *arguments, *(["--root", str(root)] if program == "agent" else [])]
+    removed = f"import os, sys; os.rmdir({str(place)!r}); os.execv(sys.executable, {asked!r})"
+    environ = os.environ | {"PYTHONPATH": str(PROJECT), "PYTHONSAFEPATH": "1"}
+    done = subprocess.run([sys.executable, "-c", removed], cwd=place, env=environ, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr == f"{program}: the folder that this was started in is gone: start it in one that is there\n"
+    assert not (root / "history").exists()
+
+
 def test_a_number_that_no_entry_can_have_is_never_given(scored: Path) -> None:
     (scored / "history" / "999999999").mkdir()
     done = agent(scored, "score", "delta_net")
@@ -519,7 +544,7 @@ def test_a_score_that_its_runs_do_not_bear_out_is_quoted_by_nothing(scored: Path
         assert (done.exit_code, document(done), problem in done.stderr) == (0, [], True)
         for command in ("show", "replay"):
             done = agent(scored, command, "0000")
-            assert (done.exit_code, done.stdout, done.stderr) == (2, "", f"{problem}agent: {problem}")
+            assert (done.exit_code, done.stdout, done.stderr) == (2, "", f"agent: {problem}")
         done = agent(scored, "score", "delta_net", "--from", str(elsewhere))
         assert (done.exit_code, f"--from {elsewhere}: runs.csv {told}" in done.stderr) == (2, True)
     assert agent(scored, "score", "delta_net").exit_code == 0  # an entry of its own
@@ -641,6 +666,16 @@ def test_score_takes_results_that_were_made_elsewhere(root: Path, tmp_path: Path
     assert agent(root, "score", "delta_net", "--from", str(tmp_path)).exit_code == 2
 
 
+@pytest.mark.parametrize("name", ["evaluation.json", "runs.csv"])
+def test_results_of_elsewhere_that_are_no_files_are_refused_in_words(scored: Path, tmp_path: Path, name: str) -> None:
+    file = made_elsewhere(scored / "history" / "0000", tmp_path / "elsewhere") / name
+    for make, why in ((file.mkdir, "Is a directory"), (lambda: os.mkfifo(file), "Not a regular file"), (lambda: file.write_bytes(b" " * (1 << 24) + b"{}"), "it is larger than 16 MiB")):
+        file.rmdir() if file.is_dir() else file.unlink()
+        make()
+        done = agent(scored, "score", "delta_net", "--from", str(file.parent))
+        assert (done.exit_code, f"cannot be read ({why})" in done.stderr, done.stderr.count("agent: ")) == (2, True, 1), done.stderr
+
+
 def test_an_entry_of_mad_has_a_row_of_fast_in_it(root: Path) -> None:
     assert agent(root, "score", "delta_net", "--protocol", "mad").exit_code == 0
     done = agent(root, "score", "delta_net", "--protocol", "fast", "--from", str(root / "history" / "0000"), "--json")
@@ -727,11 +762,17 @@ def test_a_misspelt_variable_is_told_and_the_command_goes_on(scored: Path) -> No
 
 def test_an_agent_toml_that_is_no_file_is_a_sentence(root: Path) -> None:
     file = root / "agent.toml"
-    for make in (file.mkdir, lambda: file.symlink_to("agent.toml"), lambda: os.mkfifo(file), lambda: file.symlink_to("/dev/zero")):
+    for make in (file.mkdir, lambda: file.symlink_to("agent.toml"), lambda: os.mkfifo(file), lambda: file.symlink_to("/dev/zero"), lambda: os.mknod(file, stat.S_IFSOCK)):
         make()
         done = agent(root, "score", "delta_net")
         assert (done.exit_code, done.stderr.count("cannot be read")) == (2, 1)
         file.rmdir() if file.is_dir() else file.unlink()
+
+
+def test_a_source_is_read_whole_or_refused(root: Path) -> None:
+    source = store(root, "mine", BASELINE + "#" * (1 << 20)) / "naive.py"
+    done = agent(root, "score", "mine")
+    assert (done.exit_code, done.stderr.splitlines()[-1]) == (2, f"agent: {source}: it is larger than 1 MiB")
 
 
 def test_manual_takes_the_answer_from_a_file(root: Path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,27 @@ def test_what_was_not_measured_is_no_part(tmp_path: Path, out: Path, facts: dict
     with pytest.raises(results.ResultsError, match=told):
         evaluation.part(changed(tmp_path / "other", **facts), protocol, out)
     assert list(out.iterdir()) == []
+
+
+def test_lengths_that_no_memory_holds_are_refused_before_anything_is_drawn(tmp_path: Path, out: Path) -> None:
+    forged = to_json(PROTOCOLS["mad"])
+    forged["settings"][0] |= {"seq_len": 2_000_000, "num_train_examples": 1}
+    with pytest.raises(results.ResultsError, match="seq_len=2000000 must be at most 65536"):
+        evaluation.part(changed(tmp_path / "other", protocol=forged), FAST, out)
+
+
+@pytest.mark.parametrize("name", ["evaluation.json", "runs.csv"])
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = changed(tmp_path / "other") / name
+    file.unlink()
+    os.mkfifo(file)
+    assert main(["part", str(file.parent), "--out", str(out)]) == 2
+    assert capsys.readouterr().err == f"evaluator: {file} is no file\n"
+    file.unlink()
+    monkeypatch.setattr(results, "LARGEST", 1 << 20)
+    file.write_bytes(b" " * ((1 << 20) + 1))
+    assert main(["part", str(file.parent), "--out", str(out)]) == 2
+    assert capsys.readouterr().err == f"evaluator: {file} is larger than 1 MiB, which no evaluation is\n"
 
 
 def test_a_line_that_is_there_twice_counts_once(tmp_path: Path, out: Path) -> None:

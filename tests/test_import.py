@@ -329,6 +329,37 @@ def test_equal_rows_of_many_records_are_listed_once_with_their_sources(root: Pat
 def test_other_values_for_a_name_in_another_record_are_told(root: Path) -> None:
     done = bring(root, one=record(), two=record(PLAIN.replace("0.41", "0.43")))
     assert "'plain_net' has other values in 0000: both are kept" in done["two"].notes
+    done = bring(root, **{f"more_{number}": record(PLAIN.replace("0.41", f"0.5{number}")) for number in range(4)})
+    assert done["more_3"].notes == ("'plain_net' has other values in 0000, 0001, 0002 and 2 more: all are kept",)
+
+
+@pytest.mark.parametrize(
+    ("cut", "kept", "told"),
+    [
+        ("0.970", "0.970", "it ends in the table, and without a line end: 0.970 may be cut off"),
+        ("0.", None, "the row 'plain_net' has '0.\ufffd' as Selective Copy, which is no plain number: it stays in record.txt alone"),
+        ("0.970\n", "0.970", None),
+    ],
+)
+def test_a_file_that_is_cut_off_in_its_last_number(cut: str, kept: str | None, told: str | None) -> None:
+    found = parse(f"{HEADER}\n{PLAIN.replace('0.970000', cut)}".encode())
+    assert found.lines[0].values.get("Selective Copy") == kept
+    assert [oddity for oddity in found.oddities if "cut off" in oddity or "plain number" in oddity] == ([told] if told else [])
+
+
+def test_a_blank_may_stand_before_a_percent_sign() -> None:
+    found = parse(record("0  plain_net  41 %  99.5 %  15 %  33 %  98 %  97 %").encode())
+    assert [list(line.values.values()) for line in found.lines] == [["0.41", "0.995", "0.15", "0.33", "0.98", "0.97"]]
+
+
+@pytest.mark.parametrize("damage", [b"\0", b"\x07\x01"])
+def test_a_number_with_a_damaged_byte_in_it_is_no_other_number(damage: bytes) -> None:
+    found = parse(record().encode().replace(b"0.410000", b"0." + damage + b"10000"))
+    assert "Compress" not in found.lines[0].values
+    assert "1 control characters within words stand as \ufffd each" in found.oddities
+    assert "the row 'plain_net' has '0.\ufffd10000' as Compress, which is no plain number: it stays in record.txt alone" in found.oddities
+    whole = parse(record().encode("utf-16-le"))  # without its mark: as many zeros as letters
+    assert whole.lines[0].values["Compress"] == "0.410000"
 
 
 def test_the_same_file_again_is_no_new_entry(root: Path) -> None:

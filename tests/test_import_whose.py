@@ -61,6 +61,28 @@ def test_a_flag_that_is_taken_back_is_none(flag: str, success: bool | None) -> N
     assert parse(f"Model,Compress,Memorize\na,0.1,0.2{NAMED.replace('true', flag)}".encode()).success is success
 
 
+@pytest.mark.parametrize(
+    ("closing", "success", "told"),
+    [
+        ("Name: a_net\nStatus: success", True, None),
+        ("Name: a_net\nStatus: failed", False, None),
+        ("- **Name:** a_net\n- **Outcome:** Succeeded", True, None),
+        ("Name\n\na_net\n\nStatus\n\nfailed", False, None),
+        ("Name: a_net, Status: failed", False, None),
+        ("| Name | a_net |\n| Status | passed |", True, None),
+        ("Name: a_net\nStatus: running", None, "success is 'running', neither true nor false"),
+        ("Name: a_net\nStatus: 0", None, "success is 'status 0', neither true nor false"),
+        ("Name: a_net\nStatus: failed\nSuccess: true", None, "there are 2 success flags, of which none is taken: failed, true"),
+        ("Status: failed\n\nMore words.\n\nName: a_net\nSuccess: true", True, None),
+    ],
+)
+def test_a_status_in_words_is_the_flag_and_costs_no_name(closing: str, success: bool | None, told: str | None) -> None:
+    table = "         Compress  Memorize\n0  a_net      0.48      0.34\n\n20250618_093000\n\n--- Insights ---\nWords.\n\n"
+    found = parse((table + closing + "\n").encode())
+    assert (found.name, found.success) == ("a_net", success)
+    assert told is None or told in found.oddities
+
+
 def test_the_flag_of_a_record_that_is_quoted_is_not_taken() -> None:
     quoted = "--- Insights ---\nThe one before:\n\nName\nold_net\n\nSuccess\ntrue\n\nMine gave NaN.\n\nName\nours\n"
     found = parse(f"Model,Compress,Memorize\na,0.1,0.2\n\n{quoted}".encode())

@@ -265,7 +265,7 @@ def test_an_answer_of_an_earlier_try_is_not_read_again(root: Path, make_job: Mak
 
 def test_an_answer_that_was_written_after_the_run_had_ended_is_taken_up(root: Path, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
     manual = Manual(root, print)
-    monkeypatch.setattr("agent.proposers._await", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(Manual, "_await", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     entry = killed(make_job(manual), KeyboardInterrupt)
     (entry.folder / "answer.md").write_text(reply("mine"))
     (again,) = loop.run(make_job(manual), 0)
@@ -280,3 +280,13 @@ def test_a_variant_that_was_edited_stays_where_it_is(root: Path, make_job: MakeJ
     list(loop.run(make_job([reply("other")], seed=7), 1))
     assert mine.read_text() == BASELINE + "# mine\n"
     assert "once its source is again what passed its gates, `agent run" in said()
+
+
+def test_a_folder_that_was_there_to_be_moved_once_goes_with_the_next_command(root: Path, make_job: MakeJob) -> None:
+    (root / "history").mkdir()
+    for left in (root / "history" / ".moved-a", root / "variants" / ".moved-b"):
+        left.mkdir()
+    (kept := root / "variants" / ".moved-c").mkdir()
+    (kept / "mine.txt").write_text("mine")
+    loop.score_stored(make_job(), "delta_net")
+    assert [path.name for place in ("history", "variants") for path in (root / place).glob(".moved-*")] == [".moved-c"]

@@ -117,3 +117,20 @@ def test_the_settings_of_mad_need_fewer_shapes_than_they_are() -> None:
     mad = PROTOCOLS["mad"]
     assert 20 < len(kernel_cache.shapes(mad, mad.settings, 6)) < len(mad.settings)
     assert {size for shape in kernel_cache.shapes(mad, mad.settings, 6) for size in shape["sizes"]} == {32, 64, 128}
+
+
+def test_where_they_are_kept_is_absolute_or_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    own = [tmp_path / ".cache" / "delta-rule-search", tmp_path / "x" / "delta-rule-search"]
+    for named, place in {"": own[0], " ": own[0], "here": own[0], f" {tmp_path / 'x'} ": own[1]}.items():
+        monkeypatch.setenv("XDG_CACHE_HOME", named)
+        found = kernel_cache.folder()
+        assert found
+        assert found.is_relative_to(place)
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setenv("HOME", "here")
+    assert kernel_cache.folder() is None
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("os.getuid", lambda: 987654)  # a container's user, of whom its password file knows nothing
+    assert kernel_cache.folder() is None
+    assert kernel_cache.fill(PROTOCOLS["smoke"], SMOKE, 2) is None

@@ -4,11 +4,13 @@ import csv
 import io
 import json
 import random
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import BASELINE, MakeJob, Script, made_elsewhere, reply, store
@@ -18,11 +20,12 @@ from agent import history, loop, policy, show, trial
 from agent import replay as replaying
 from agent.compare import stood_beside
 from agent.earlier.importer import import_files
-from agent.errors import EnvironmentFault
+from agent.errors import BadInput, EnvironmentFault
+from agent.evaluate import Evaluator
 from agent.exchange import Answer, LLMError, NoText
 from agent.history import Entry
 from agent.listing import csv_table, rows
-from agent.records import COLUMNS
+from agent.records import COLUMNS, CheckReport
 
 
 def files(entry: Entry) -> set[str]:
@@ -134,6 +137,41 @@ def test_a_duplicate_written_by_hand_is_scored_and_that_is_told_before_it_trains
     again = trial.score_from(make_job(), "mine", made_elsewhere(entry.folder, tmp_path / "elsewhere"))
     assert said().count(sentence) == 2
     assert "check.json" in files(again)
+
+
+def test_what_is_recorded_or_of_another_source_is_refused_before_and_after_the_gates(
+    root: Path, make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(root, "mine", BASELINE + "# mine\n")
+    job, entry = make_job(), loop.score_stored(make_job(), "mine")
+    elsewhere = made_elsewhere(entry.folder, tmp_path / "elsewhere")
+
+    def gates(self: Evaluator, variant: Path, **asked: Any) -> CheckReport:
+        if meanwhile:
+            meanwhile.pop()()
+            return whole(self, variant, **asked)
+        raise AssertionError("the gates were asked")
+
+    whole, meanwhile = Evaluator.check, list[Callable[[], object]]()
+    monkeypatch.setattr(Evaluator, "check", gates)
+    with pytest.raises(BadInput, match="0000 is the record of this evaluation already"):
+        trial.score_from(job, "mine", entry.folder)
+    meanwhile += [lambda: None, lambda: trial.score_from(job, "mine", elsewhere)]  # as another process records it while these gates run
+    with pytest.raises(BadInput, match="0001 is the record of this evaluation already"):
+        trial.score_from(job, "mine", elsewhere)
+    naive = root / "variants" / "mine" / "naive.py"
+    naive.write_text(BASELINE + "# edited\n")
+    other = tmp_path / "other"
+    shutil.copytree(elsewhere, other)
+    text = (other / "evaluation.json").read_text()
+    (other / "evaluation.json").write_text(text.replace("2029-01-01", "2029-01-02"))
+    with pytest.raises(BadInput, match="another source than variants/mine holds now"):
+        trial.score_from(job, "mine", other)
+    naive.write_text(BASELINE + "# mine\n")
+    meanwhile.append(lambda: naive.write_text(BASELINE + "# edited\n"))
+    with pytest.raises(BadInput, match="another source than variants/mine holds now"):
+        trial.score_from(job, "mine", other)
+    assert len(history.read(root).entries) == 2
 
 
 def test_a_failure_while_reflecting_costs_the_insight_alone(root: Path, make_job: MakeJob) -> None:

@@ -11,6 +11,7 @@ from conftest import BASELINE, MakeJob, git, reply, store
 from agent import history, loop, variants
 from agent.evaluate import Event
 from agent.progress import Reporter
+from agent.proposers import Manual
 from agent.repo import GitError, committed_source, open_repo
 
 
@@ -261,3 +262,27 @@ def test_a_source_with_line_ends_of_windows_is_found_in_its_commit(checkout: Pat
     naive.write_text(BASELINE)
     assert entry.evaluation
     assert committed_source(checkout, "mine", entry.evaluation.variant.digest)
+
+
+def test_a_file_that_no_record_is_so_large_as_is_kept_out_and_told(checkout: Path, make_job: MakeJob, said: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.repo._LARGEST", 300_000)
+    answers: list[str] = []
+
+    def write(text: str) -> None:
+        if "Waiting for" in text:
+            name = text.partition("Waiting for the answer in ")[2].partition(" (")[0]
+            Path(name).write_text(answers.pop(0))
+
+    list(loop.run(make_job(commit=True), 0))
+    answers += ["x" * 300_001, reply("small")]
+    (entry,) = loop.run(make_job(Manual(checkout, write), commit=True), 1)
+    assert entry.name == "small"
+    assert "history/0001/answer.md has 300,001 bytes and is not committed: it is kept on disk alone" in said()
+    assert git(checkout, "status", "--porcelain").splitlines() == ["?? history/0001/answer.md", "?? history/0001/llm.jsonl"]
+    assert "history/0001/answer-2.md" in git(checkout, "ls-files").split()
+    said_before = len(said())
+    list(loop.run(make_job(commit=True), 0))
+    assert "not committed" not in said()[said_before:]
+    clone = checkout.parent / "clone"
+    git(checkout, "clone", "--quiet", str(checkout), str(clone))
+    assert [entry.status for entry in history.read(clone).entries] == ["scored", "scored"]

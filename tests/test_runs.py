@@ -141,7 +141,6 @@ def test_runs_that_say_something_else_are_named(tmp_path: Path, edit: Edit, told
         (lambda text: text[:-90], "line 49: it is cut off"),
         (lambda text: text[: len(text) // 2], "line 25: it is cut off"),
         (line(3, lambda text: f'"{text}'), "field larger than field limit (131072)"),
-        (lambda text: text + "x" * (16 << 20), "it is larger than 16 MiB"),
     ],
 )
 def test_a_damaged_line_is_named(tmp_path: Path, edit: Edit, told: str) -> None:
@@ -151,6 +150,11 @@ def test_a_damaged_line_is_named(tmp_path: Path, edit: Edit, told: str) -> None:
             file.writelines(f"{row}\n" for row in range(40_000))
     change(folder, edit)
     assert problems(tmp_path) == [f"runs.csv is damaged ({told})"]
+
+
+def test_runs_are_read_whole_or_not_at_all(tmp_path: Path) -> None:
+    change(entry(tmp_path), lambda text: text + "x" * (16 << 20))
+    assert problems(tmp_path) == ["runs.csv cannot be read (it is larger than 16 MiB)"]
 
 
 def shuffled(text: str) -> str:

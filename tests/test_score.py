@@ -97,7 +97,7 @@ def test_an_operator_that_is_lost_once_it_was_compiled_is_trained_without(tmp_pa
 
 
 def test_as_many_threads_as_asked_for_else_one_a_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for asked, threads in (("3", 3), ("0", os.cpu_count()), ("4,2", os.cpu_count()), ("", os.cpu_count())):
+    for asked, threads in (("3", 3), (" 3 ", 3), ("4,2", 4), ("0", os.cpu_count()), ("many", os.cpu_count()), ("", os.cpu_count())):
         monkeypatch.setenv("OMP_NUM_THREADS", asked)
         assert job_of(tmp_path).threads == threads
 

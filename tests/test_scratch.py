@@ -13,7 +13,9 @@ import pytest
 from agent import scratch
 from agent.errors import EnvironmentFault
 from evaluator import results
+from evaluator.__main__ import ENVIRONMENT, main
 
+VARIANT = Path(__file__).parents[1] / "variants" / "delta_net"
 HOLD = "import time\nfrom agent.scratch import scratch\nwith scratch() as place:\n    print(place.parent, flush=True)\n    time.sleep(60)\n"
 
 
@@ -43,3 +45,14 @@ def test_no_place_for_one_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(tempfile, "tempdir", "/nowhere/at/all")
     with pytest.raises(EnvironmentFault, match="no temporary folder can be made: No such file"), scratch.scratch():
         pass
+
+
+@pytest.mark.parametrize("command", [("check",), ("score", "--protocol", "smoke", "--out")])
+def test_an_evaluator_without_a_temporary_folder_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    asked, *options = command
+    out = [str(tmp_path / "out")] if options else []
+    assert main([asked, str(VARIANT), *options, *out]) == ENVIRONMENT
+    assert capsys.readouterr().err == "evaluator: no temporary folder can be made: No such file or directory\n"

@@ -93,6 +93,15 @@ def test_an_agent_toml_that_cannot_be_read_is_a_sentence(tmp_path: Path, text: s
         load(tmp_path, {})
 
 
+def test_an_agent_toml_is_read_whole_or_refused(tmp_path: Path) -> None:
+    file = tmp_path / "agent.toml"
+    file.write_text("#" + "x" * (1 << 20) + "\nseed = 7\n")
+    with pytest.raises(BadInput, match=r"agent\.toml cannot be read: it is larger than 1 MiB$"):
+        load(tmp_path, {})
+    file.write_bytes(file.read_bytes()[-(1 << 20) :].replace(b"xx", b"#x", 1))
+    assert load(tmp_path, {}).seed == 7
+
+
 def test_a_value_of_no_setting_is_not_shown(tmp_path: Path) -> None:
     (tmp_path / "agent.toml").write_text(f'key = "{KEY}\\n"')
     with pytest.raises(BadInput, match="there is no setting 'key'") as caught:
@@ -108,6 +117,22 @@ def test_an_empty_variable_is_no_setting(root: Path, monkeypatch: pytest.MonkeyP
     settings = load(root, {})
     assert (settings, settings.key, settings.server, settings.chosen_proposer) == (Settings(), None, None, "catalogue")
     assert load(root, {"model": " m ", "base_url": "http://h/v1 "}) == Settings(model="m", base_url="http://h/v1")
+
+
+def test_blanks_around_a_value_mean_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"PROTOCOL": "fast", "DEVICE": "cpu", "SANDBOX": "off", "PROPOSER": "manual", "SEED": "5", "COMMIT": "false", "PRICE_INPUT": "1.5"}
+    others = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": "http://h/v1", "OPENAI_ORG_ID": "o", "http_proxy": "http://p", "HTTPS_PROXY": "http://p",
+              "SSL_CERT_FILE": "/f", "OMP_NUM_THREADS": "2"}  # fmt: skip
+    for name, value in ({f"AGENT_{name}": value for name, value in given.items()} | others).items():
+        monkeypatch.setenv(name, f"\t {value} \r\n")
+    settings = load(root, {})
+    assert settings == Settings(protocol="fast", device="cpu", sandbox="off", proposer="manual", seed=5, commit=False, price_input=1.5)
+    assert (settings.key, settings.server) == (KEY, "http://h/v1")
+    assert {name: os.environ[name] for name in others} == others
+    monkeypatch.setenv("OPENAI_PROJECT_ID", " ")
+    (root / "agent.toml").write_text("ray = ' auto '\nprotocol = ' smoke\t'")
+    monkeypatch.delenv("AGENT_PROTOCOL")
+    assert (load(root, {}).ray, load(root, {}).protocol, "OPENAI_PROJECT_ID" in os.environ) == ("auto", "smoke", False)
 
 
 def test_a_run_ends_before_anything_is_made(root: Path) -> None:

@@ -4,6 +4,7 @@ import re
 
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?")
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
+_DAMAGE = re.compile("(?<=[\\w.])[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]+(?=[\\w.])")  # left out of a number, it would make another
 _QUOTED = re.compile("> ?")
 _LOGGED = re.compile(
     r"\[?(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d)(?:[.,]\d+)?(?:Z|[ \t]*[+-]\d\d:?\d\d)?\]?[ \t]*(?:[-|:][ \t]*)?(?:[\w.]+(?:[ \t]*[-|:][ \t]*|[ \t]+))?"
@@ -24,8 +25,12 @@ def other_form(data: bytes) -> str | None:
 
 def undressed(text: str, oddities: list[str]) -> tuple[str, str | None]:
     """The text without colours, characters that show nothing, and what every line begins with; and the time of its first line in a log."""
-    plain = _UNSEEN.sub("", _COLOUR.sub("", text))
-    if plain != text:
+    text = _COLOUR.sub("", coloured := text)
+    if 0 < (count := len(_DAMAGE.findall(text))) < len(text) / 20:  # as many as letters: each letter takes two bytes
+        text = coloured = _DAMAGE.sub("\ufffd", text)
+        oddities.append(f"{count} control characters within words stand as \ufffd each")
+    plain = _UNSEEN.sub("", text)
+    if plain != coloured:
         oddities.append("colours and characters that show nothing are left out")
     logged = _LOGGED.match(plain.lstrip("\n"))
     for what, prefix in _PREFIXES.items():

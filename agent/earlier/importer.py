@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .. import history, variants
 from ..errors import BadInput
-from ..files import read_bounded
+from ..files import read_whole
 from ..job import tidy
 from ..listing import imported_lines
 from ..records import VERSION, Attempt, Start, now, results_csv
@@ -16,6 +16,7 @@ from ..text import one_line, printable
 from .record import OldRecord, parse
 
 _LIMIT = 16 << 20
+_TOLD = 3  # entries of one sentence
 _NEITHER = "no insights and no name that could be told (`agent import --help` shows one)"
 
 
@@ -64,18 +65,16 @@ class _There:
     tables: dict[str, dict[str, dict[str, float]]]
 
     def add(self, entry: history.Entry) -> None:
-        data = read_bounded(entry.folder / "record.txt", _LIMIT + 1)
+        data = read_whole(entry.folder / "record.txt", _LIMIT)
         self.texts.setdefault(sha256(data).digest(), entry.id)
         self.tables[entry.id] = dict(imported_lines(entry))
 
 
 def _import(root: Path, file: Path, there: _There) -> Imported:
     try:
-        data = read_bounded(file, _LIMIT + 1)
+        data = read_whole(file, _LIMIT)
     except OSError as error:
         raise BadInput(error.strerror or type(error).__name__) from error
-    if len(data) > _LIMIT:
-        raise BadInput(f"it is larger than {_LIMIT >> 20} MiB, which no record is")
     if same := there.texts.get(sha256(data).digest()):
         return Imported(str(file), same, None, (f"the same record is there already as {same}",))
     record = parse(data)
@@ -91,16 +90,18 @@ def _has_record(entry: history.Entry) -> bool:
 
 
 def _disagreements(record: OldRecord, there: _There) -> list[str]:
-    """Names to which another record gives other values: both are kept, and that is told."""
-    told = []
-    for entry_id, values in there.tables.items():
-        told += [
-            f"{one_line(line.name, 100)!r} has other values in {entry_id}: both are kept"
-            for line in record.lines
-            if line.name in values
-            and values[line.name] != {column: float(text) for column, text in line.values.items()}
-        ]
-    return told
+    """Names to which other records give other values: all are kept, and that is told once of each."""
+    told: dict[str, list[str]] = {}
+    for line in record.lines:
+        values = {column: float(text) for column, text in line.values.items()}
+        others = [entry_id for entry_id, table in there.tables.items() if table.get(line.name, values) != values]
+        told.setdefault(line.name, []).extend(others)
+    return [f"{one_line(name, 100)!r} has other values in {_some(sorted(set(ids)))}" for name, ids in told.items() if ids]
+
+
+def _some(ids: Sequence[str]) -> str:
+    more = f" and {len(ids) - _TOLD} more" if len(ids) > _TOLD else ""
+    return f"{', '.join(ids[:_TOLD])}{more}: {'both' if len(ids) == 1 else 'all'} are kept"
 
 
 def _write(root: Path, file: Path, data: bytes, record: OldRecord) -> str:

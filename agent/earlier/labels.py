@@ -15,18 +15,19 @@ from .aside import is_fence
 from .by_task import SERIES
 from .cells import ABSENT, is_rule
 
-_FLAG = re.compile(r"(?:(true|yes|1|successful|succeeded|passed)|false|no|0|failed|failure|not successful|unsuccessful)(\s*[(\u2013\u2014-].*|[^\w/,:?]*)", re.IGNORECASE)
+_FLAG = re.compile(r"(?:(true|yes|1|success(?:ful)?|succeeded|passed)|false|no|0|fail(?:ed|ure)?|not successful|unsuccessful)(\s*[(\u2013\u2014-].*|[^\w/,:?]*)", re.IGNORECASE)
 _TAKEN_BACK = {  # by a remark behind the flag
     True: re.compile(r"\?|->|\b(?:false|no|not|in(?:valid|correct)\w*|fail(?:s|ed|ure)?|crash(?:es|ed)?|retracted|wrong|leak(?:s|ed)?|rerun)\b", re.IGNORECASE),
     False: re.compile(r"\?|->|\b(?:true|yes|succe\w+|passe[sd])\b", re.IGNORECASE),
 }
 _TAKEN_BACK_BELOW = re.compile(r"\bretract|\b(?:flag|success)\b.{0,20}\b(?:is|be|was)\b.{0,20}\b(?:true|false|wrong)\b", re.IGNORECASE)
 _NO_NAME = (*ABSENT, "unknown", "unnamed", "tbd", "todo", "to be decided", "see above", "see below", "as above", "same as above", "same", "pending", "---")
+_FLAGS = ("success", "status", "outcome")
 _STRUCK = re.compile(r"~~.*?~~|<(?:s|del)>.*?</(?:s|del)>")
 _LINK = re.compile(r"!?\[([^\[\]]+)\](?:\([^()]*\)|\[[^\[\]]*\])")
 _TAG = re.compile(r"</?(?:a|b|i|u|em|strong|code|tt|span|sub|sup|br|p|name)\b[^<>]*>", re.IGNORECASE)
 _LABEL = re.compile(
-    r"[ \t]*(?:[-*][ \t]+)?(?:#+[ \t]*|\*\*|-{2,}[ \t]*)?((?:proposed |experiment |variant )?name|experiment|variant|system|architecture|success)(?:\*\*|[ \t]*-{2,})?[ \t]*(?:(?:[:=\uff1a]|(?<=success)\?)(?:\*\*)?[ \t]*(.*?))?[ \t]*", re.IGNORECASE
+    r"[ \t]*(?:[-*][ \t]+)?(?:#+[ \t]*|\*\*|-{2,}[ \t]*)?((?:proposed |experiment |variant )?name|experiment|variant|system|architecture|success|status|outcome)(?:\*\*|[ \t]*-{2,})?[ \t]*(?:(?:[:=\uff1a]|(?<=success)\?)(?:\*\*)?[ \t]*(.*?))?[ \t]*", re.IGNORECASE
 )
 
 
@@ -174,22 +175,24 @@ def _is_nested(lines: Sequence[str], at: int) -> bool:
 
 def _label(at: int, match: re.Match[str], lines: Sequence[str]) -> Label:
     """With its value from its own line, or from the next one that is not empty and no label itself."""
-    word = "success" if match[1].lower() == "success" else "name"
+    kind = match[1].lower()
+    word = "success" if kind in _FLAGS else "name"
     if match[2]:
-        return Label(word, at, at + 1, _value(match[2], word), apart=False, written=match[2])
+        return Label(word, at, at + 1, _value(match[2], word, kind), apart=False, written=match[2])
     underlined = at + 1 < len(lines) and is_rule(lines[at + 1])
     below = next((n for n in range(at + 1 + underlined, len(lines)) if lines[n].strip() and not is_fence(lines[n]) and not (word == "name" and is_rule(lines[n]))), None)
     if below is None or _LABEL.fullmatch(lines[below]):
         return Label(word, at, at + 1, "", apart=True)
     stop = below + 1 + (below + 1 < len(lines) and is_fence(lines[below + 1]) and below > 0 and is_fence(lines[below - 1]))
-    return Label(word, at, stop, _value(lines[below], word), apart=True, written=lines[below])
+    return Label(word, at, stop, _value(lines[below], word, kind), apart=True, written=lines[below])
 
 
-def _value(value: str, word: str) -> str:
+def _value(value: str, word: str, kind: str) -> str:
     """Without marks around it; of `a` (b) or *a* (b) the part between the marks; of a name nothing where it is none, or a sentence."""
     part = re.fullmatch(r"\s*([`*\"']+)([^`*\"']+)\1\s*\(.*\)\s*", value)
     if part or word != "name":
-        return part[2] if part else bare(value.removeprefix("- "))
+        flag = part[2] if part else bare(value.removeprefix("- "))
+        return f"{kind} {flag}" if kind != "success" and flag.isdigit() else flag  # an exit status of 0 says success
     found = bare(re.sub(r"^(?:[-*]|\d+[.)])\s+", "", _TAG.sub("", _LINK.sub(r"\1", _STRUCK.sub("", value))).strip()))
     found = re.sub(r"^(\w+_\w+)(?:[.,;]| [-\u2013\u2014] .*)$", r"\1", found)  # what follows says what it is
     is_sentence = len(found.split()) > 3 and found.endswith((".", "!", "?"))

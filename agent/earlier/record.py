@@ -24,9 +24,10 @@ _UNDERLINE = re.compile(r"\s*?(?:[-=~]{3,}|[|>]-?)[ \t]*\n")  # of a heading, or
 _INSIGHTS = re.compile(r"^[ \t]*-{2,}[ \t]*Insights?[ \t]*-{2,}[ \t]*$", re.MULTILINE | re.IGNORECASE)
 _BARS = str.maketrans("\u2502\u2503\u2551", "|||")
 _RULE = re.compile(r"^[ \t]*[\u2500-\u257f]{2}[ \u2500-\u257f]*$", re.MULTILINE)
-_TOGETHER = re.compile(r"^([ \t]*(?:\*\*)?Name(?:\*\*)?[ \t]*[:=][^\n,;|(]*)[,;|(][ \t]*((?:\*\*)?Success(?:\*\*)?[ \t]*[:=])", re.MULTILINE | re.IGNORECASE)
+_TOGETHER = re.compile(r"^([ \t]*(?:\*\*)?Name(?:\*\*)?[ \t]*[:=][^\n,;|(]*)[,;|(][ \t]*((?:\*\*)?(?:Success|Status|Outcome)(?:\*\*)?[ \t]*[:=])", re.MULTILINE | re.IGNORECASE)
 _BLANKS = re.compile(r"([^\S\n]{300})[^\S\n]+")  # what is read takes time that grows with the square of such a run
-_IN_CELLS = re.compile(r"^\|[ \t]*Name[ \t]*\|([^|\n]*)\|[ \t]*\n\|[ \t]*Success[ \t]*\|([^|\n]*)\|[ \t]*$", re.MULTILINE | re.IGNORECASE)
+_IN_CELLS = re.compile(r"^\|[ \t]*Name[ \t]*\|([^|\n]*)\|[ \t]*\n\|[ \t]*(Success|Status|Outcome)[ \t]*\|([^|\n]*)\|[ \t]*$", re.MULTILINE | re.IGNORECASE)
+_CUT = re.compile(r"(\d\.)\Z")  # at the end of a file: what followed the point is lost
 _ALONE = "a file for each can be imported"
 _ENCODINGS = ("utf-8", "gb2312", "cp1252", "latin-1")
 
@@ -80,7 +81,8 @@ def parse(data: bytes) -> OldRecord:
     text, assumed = decode(data)
     oddities = [assumed] if assumed else []
     text, logged = undressed(text.replace("\r\n", "\n").replace("\r", "\n"), oddities)
-    text = _IN_CELLS.sub(r"Name: \1\nSuccess: \2", text)
+    text = _CUT.sub("\\1\ufffd", text)
+    text = _IN_CELLS.sub(r"Name: \1\n\2: \3", text)
     text = _BLANKS.sub(r"\1", _TOGETHER.sub(r"\1\n\2", _RULE.sub("", text.translate(_BARS))))
     if (count := min(len(STAMP.findall(text)), len(_INSIGHTS.findall(text)))) > 1:
         raise BadInput(f"it holds {count} records, each with its time stamp and insights: {_ALONE}")
@@ -110,6 +112,9 @@ def parse(data: bytes) -> OldRecord:
         lines = [replace(line, name=line.name or said.name) for line in lines]
         only = "only row of the table" if len(lines) == 1 else "one row of the table without a name"
         oddities.append(f"the {only} has no name but that of the record")
+    last = text.rpartition("\n")[2].rstrip(" |").split()[-1:]
+    if text[-1:].isdigit() and lines and last and last[0] in lines[-1].values.values():
+        oddities.append(f"it ends in the table, and without a line end: {last[0]} may be cut off")
     insights = unmarked(insights).strip("\n")
     if mark and not insights.strip():
         oddities.append("the insights are empty")

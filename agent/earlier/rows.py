@@ -43,7 +43,11 @@ def placed(line: str, header: Header, percent: bool) -> Placed | None:
 
 
 def from_the_right(line: str, header: Header, percent: bool) -> Placed | None:
-    """By counting from the right, as a name may hold anything, two blanks too."""
+    """By counting from the right, as a name may hold anything, two blanks too; a blank may stand before each percent sign."""
+    return _counted(line, header, percent) or _counted(re.sub(r"(?<=\d) %(?!\S)", "%", line), header, percent)
+
+
+def _counted(line: str, header: Header, percent: bool) -> Placed | None:
     columns = header.columns[header.columns[0] is None :]
     parts = line.split()
     front, cells = parts[: len(parts) - len(columns)], parts[len(parts) - len(columns) :]

@@ -6,6 +6,8 @@ from evaluator.protocol import TASKS, Setting
 from evaluator.tasks.recall import LONGEST_MOTIF, NOISE_TOKENS
 
 LARGEST_VOCAB = 2**20  # a motif's number fits into 63 bits, and a uniform draw has no bias worth a word
+LONGEST = 2**16  # tokens; what an evaluation of elsewhere says is drawn before it is believed, and must fit into memory
+MOST_TOKENS = 2**30  # of a set: 80 times the largest of MAD, and a million examples of its longest
 
 _SMALLEST_VOCAB = {
     "compression": (2, "a token and the compression token"),
@@ -35,8 +37,10 @@ def check(setting: Setting) -> None:
 
 def _limits(s: Setting) -> Iterator[tuple[str, bool, str]]:
     """Field, whether its value is wrong, and what is asked of it."""
+    yield "seq_len", s.seq_len > LONGEST, f"must be at most {LONGEST}"
     for name in ("num_train_examples", "num_test_examples"):
         yield name, getattr(s, name) < 1, "must be at least 1"
+        yield name, getattr(s, name) * s.seq_len > MOST_TOKENS, f"of seq_len={s.seq_len} are more than {MOST_TOKENS} tokens"
     if s.task == "noisy-in-context-recall":
         yield "frac_noise", not 0 <= s.frac_noise < 1, "must be at least 0 and below 1"
     else:
