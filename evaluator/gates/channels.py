@@ -18,19 +18,20 @@ def state_in_full(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
 
     Its part is 4 K + chunk_size (K + V) / V. All channels are asked at once where one map serves them all, else eight or
     one of them, whose values are so small that what they share with others doesn't move; one is asked
-    about all inputs too, and what it is at that very shape it must be a token shorter and in a row alone. Where channels share
-    their parts even so, which smaller heads then show, or minutes would pass, nothing is told.
+    about all inputs too, but for those of the last chunk_size tokens, whose keys all may share, and what it is at that very shape it
+    must be a token shorter and in a row alone. Where channels share their parts even so, which smaller heads then show, or
+    minutes would pass, nothing is told.
     """
     head = probe.a_head()
     first = probe.randint(0, 3 * probe.chunk_size)  # drawn, so that there is no token at which a state may be emptied
     tokens = slice(first, first + probe.randint(probe.chunk_size + 8, 2 * probe.chunk_size - 8))
-    future = probe.randint(24, 32)  # the same for all heads: it may reach a next chunk, where what channels share is seen
+    future = probe.randint(24, 32)
     too_much, rank = _by_values(operator, probe, head)
     if not too_much and _by_all_inputs(operator, probe, 16, head, tokens, future):
         _whole(operator, probe, head)
     else:
         too_much = too_much or _by_all_inputs(operator, probe, probe.head_dim, head, tokens, future)
-    if too_much and not any(_shared(operator, probe, head, begun) for begun in sorted({0, tokens.stop % probe.chunk_size})):
+    if too_much and not _shared(operator, probe, head):
         raise Rejected(
             f"the state is larger than small heads show: with K = V = {probe.head_dim}, chunk_size = {probe.chunk_size} one value "
             f"channel alone has a rank of more than its part, which is {_part(probe, probe.head_dim)}"
@@ -43,12 +44,12 @@ def _part(probe: Probe, dim: int) -> int:
     return 4 * dim + 2 * (1 if probe.properties.get("chunk_invariant") else probe.chunk_size)
 
 
-def _shared(operator: OperatorProcess, probe: Probe, head: int, begun: int) -> bool:
+def _shared(operator: OperatorProcess, probe: Probe, head: int) -> bool:
     """Whether a channel has more than its part because all of them have it together, and the whole is not too large.
 
-    Heads of 32 show it, where a chunk begins or so many tokens later: what one channel takes after six chunks is then less
-    than was asked for and little more after twelve, and a second channel adds little to it. At the trainer's heads, which
-    are wider, it may have grown as a state does, by K V.
+    Heads of 32 show it, where a chunk begins: what one channel takes after six chunks is then less than was asked for and
+    little more after twelve, and a second channel adds little to it. At the trainer's heads, which are wider, it may have
+    grown as a state does, by K V.
     """
     dim, C = probe.head_dim // 2, probe.chunk_size
     part = _part(probe, dim)
@@ -57,12 +58,12 @@ def _shared(operator: OperatorProcess, probe: Probe, head: int, begun: int) -> b
         x = of_one_past(operator, probe, dim, past, 24)
         return carried(operator, probe, x, past, C, most, head, slice(0, channels))
 
-    one, later, two = (rank(dim, past, channels, 3 * part) for past, channels in ((6 * C + begun, 1), (12 * C + begun, 1), (6 * C + begun, 2)))
+    one, later, two = (rank(dim, past, channels, 3 * part) for past, channels in ((6 * C, 1), (12 * C, 1), (6 * C, 2)))
     whole = one + (dim - 1) * (two - one)
     if not part // 2 < one < 3 * part or later > one + dim + dim // 2 or two >= 3 * part or whole > 4 * dim * dim + C * 2 * dim:
         return False
-    most = int(4.5 * rank(dim, 3 * C + begun, 1, 3 * part))
-    return rank(probe.head_dim, 3 * C + begun, 1, most + 8) <= most
+    most = int(4.5 * rank(dim, 3 * C, 1, 3 * part))
+    return rank(probe.head_dim, 3 * C, 1, most + 8) <= most
 
 
 def _whole(operator: OperatorProcess, probe: Probe, head: int) -> None:
@@ -73,12 +74,13 @@ def _whole(operator: OperatorProcess, probe: Probe, head: int) -> None:
 
 
 def _by_all_inputs(operator: OperatorProcess, probe: Probe, dim: int, head: int, tokens: slice, future: int) -> bool:
-    """Whether what one output channel takes from all inputs of those tokens, in so many after them, is more than its part."""
-    x = of_one_past(operator, probe, dim, tokens.stop, future)
+    """Whether what one output channel takes from all inputs of those tokens, in so many a chunk_size behind them, is more than its part."""
+    past = tokens.stop + probe.chunk_size
+    x = of_one_past(operator, probe, dim, past, future)
     _as_elsewhere(operator, probe, x)
     channel = probe.randint(0, dim - 1)
     part = _part(probe, dim)
-    return carried(operator, probe, x, tokens.stop, probe.chunk_size, part + 8, head, slice(channel, channel + 1), tokens.start) > part
+    return carried(operator, probe, x, past, probe.chunk_size, part + 8, head, slice(channel, channel + 1), tokens) > part
 
 
 def _as_elsewhere(operator: OperatorProcess, probe: Probe, x: Tensors) -> None:
