@@ -138,7 +138,7 @@ def test_what_all_channels_share_of_the_last_chunk_is_no_part_of_one(pair, stop)
     for process in pair:
         process.load(read_sources(ATTACKS / CASES["softmax_within_the_chunk"]["file"]))
     probe = Probe(torch.Generator().manual_seed(stop), pair[1], chunk_size=16)
-    assert not channels._by_all_inputs(pair[0], probe, 32, 1, slice(stop - 24, stop), 24)
+    assert not channels._by_all_inputs(pair[0], probe, 32, 1, slice(stop - 24, stop), 1, 24)
 
 
 def test_the_canary_sings_for_a_leak_alone(pair):

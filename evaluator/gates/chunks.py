@@ -27,7 +27,7 @@ def chunk(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
             f"{width}: the width of a chunk is chunk_size, whatever the size of the heads"
         )
     quick = probe.properties.get("milliseconds_a_token", 0.0) < 1
-    far = [64 * probe.randint(low, high) + at for low, high in ((5, 8), (12, 15)) for at in (0, 32)] if quick else []
+    far = [64 * probe.randint(low, high) + at for low, high in ((5, 8), (14, 15)) for at in (0, 32)] if quick else []
     invariant = invariant and all(_invariant(operator, probe, _behind(probe, x, before)) for before in far[-1:])
     for before in () if invariant else (0, *far):
         wider = _wider(operator, probe, x, before)

@@ -23,7 +23,7 @@ def batches(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     began = operator.clock()
     wide, narrow = probe.head_dim, probe.small_dim
     always = [(PACKED, 32, True, wide)]  # the trainer's own, with parameters as declared
-    plan = [(33, PROTOCOL[probe.randint(4, 5)], narrow), (33, PROTOCOL[probe.randint(6, 7)], narrow), (probe.randint(200, 300), 128, narrow)]
+    plan = [(33, PROTOCOL[probe.randint(4, 5)], wide), (33, PROTOCOL[probe.randint(6, 7)], narrow), (probe.randint(200, 300), 128, narrow)]
     sizes = (*range(1, 18), 24, 31, 32, 33, 48, 63, 64, 65, 96, 100, 127, 128, 192, 256, 384, 512, 640, PACKED)
     plan += [*((B, 5, wide) for B in sizes), *((B, 32, wide) for B in (128, 256, 384))]
     for B, T, calm, K in [*always, *((B, T, B % 3 > 0, K) for B, T, K in plan)]:
@@ -38,17 +38,19 @@ def batches(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
         if all(_not_alone(operator, probe, x, o) for _ in range(3)):  # by luck rounding can decide a top-k
             raise Rejected(f"a row alone gives another output than among {B} rows (T = {T}); rows are independent")
         seen.append(f"{B}x{T}")
-    among_many(operator, probe, _affordable(operator, probe, 64), 64)
-    return {"batches": len(seen) + 1}
+    for B, T in ((33, PROTOCOL[probe.randint(4, 7)]), (PACKED, 64)):
+        among_many(operator, probe, _affordable(operator, probe, B, T), T)
+        seen.append(f"{B}x{T}")
+    return {"batches": len(seen)}
 
 
-def _affordable(operator: OperatorProcess, probe: Probe, T: int) -> int:
-    """Rows, up to the trainer's, whose backward pass takes neither SECONDS nor KEPT bytes, by the measure of a few."""
+def _affordable(operator: OperatorProcess, probe: Probe, B: int, T: int) -> int:
+    """Rows, up to B, whose backward pass takes neither SECONDS nor KEPT bytes, by the measure of a few."""
     few, began = probe.inputs(operator, FEW, T), operator.clock()
     operator.vjp(few, torch.ones_like(few["v"]), chunk_size=probe.chunk_size)
     seconds = operator.clock() - began
     kept = operator.measure(few, chunk_size=probe.chunk_size, repeat=0, memory=True)[1]
-    return min(PACKED, int(FEW * min(SECONDS / max(seconds, 1e-3), KEPT / max(kept, 1))))
+    return max(1, min(B, int(FEW * min(SECONDS / max(seconds, 1e-3), KEPT / max(kept, 1)))))
 
 
 def among_many(operator: OperatorProcess, probe: Probe, B: int, T: int) -> None:
