@@ -126,15 +126,19 @@ def test_rounding_to_few_bits_is_flagged_not_rejected(pair):
     assert BY_GATE["precision"](pair[0], probe)["coarse_inputs"] == ["v"]
 
 
-@pytest.mark.parametrize(("name", "begun"), [
-    ("small_network", 0), ("softmax_within_the_chunk", 5), ("softmax_within_the_chunk", 7),
-])  # fmt: skip
-def test_what_all_channels_share_is_no_part_of_one(pair, name, begun):
-    """Of keys of a begun chunk wide heads hold more than a channel's part from five on, where half their width does not."""
+def test_what_all_channels_share_is_no_part_of_one(pair):
     for process in pair:
-        process.load(read_sources(ATTACKS / CASES[name]["file"]))
-    probe = Probe(torch.Generator().manual_seed(begun), pair[1], head_dim=32, chunk_size=16)
-    assert channels._shared(pair[0], probe, 1, begun)
+        process.load(read_sources(ATTACKS / CASES["small_network"]["file"]))
+    probe = Probe(torch.Generator().manual_seed(0), pair[1], head_dim=32, chunk_size=16)
+    assert channels._shared(pair[0], probe, 1)
+
+
+@pytest.mark.parametrize("stop", [48, 53, 62])
+def test_what_all_channels_share_of_the_last_chunk_is_no_part_of_one(pair, stop):
+    for process in pair:
+        process.load(read_sources(ATTACKS / CASES["softmax_within_the_chunk"]["file"]))
+    probe = Probe(torch.Generator().manual_seed(stop), pair[1], chunk_size=16)
+    assert not channels._by_all_inputs(pair[0], probe, 32, 1, slice(stop - 24, stop), 1, 24)
 
 
 def test_the_canary_sings_for_a_leak_alone(pair):

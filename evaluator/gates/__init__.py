@@ -10,6 +10,7 @@ from typing import Any
 from evaluator.gates.canary import canary
 from evaluator.gates.causality import causal, lengths
 from evaluator.gates.channels import state_in_full
+from evaluator.gates.chunks import chunk
 from evaluator.gates.contract import cost, declarations, finite, growth, shapes, speed
 from evaluator.gates.forms import recurrence
 from evaluator.gates.gradients import derivative, reach
@@ -18,7 +19,7 @@ from evaluator.gates.precision import precision
 from evaluator.gates.probe import Probe, Rejected
 from evaluator.gates.recall import recall
 from evaluator.gates.sameness import dtypes, exact, memory
-from evaluator.gates.state import chunk, state
+from evaluator.gates.state import state
 from evaluator.operator import OperatorProcess
 
 Gate = Callable[[OperatorProcess, Probe], dict[str, Any] | None]

@@ -4,13 +4,15 @@ import torch
 from torch import Tensor
 
 from evaluator.gates.probe import Probe, Rejected, Tensors, apart, loudness, row
-from evaluator.gates.rank import THRESHOLD, carried
+from evaluator.gates.rank import ROWS, THRESHOLD, carried
 from evaluator.gates.rounding import another_shape
 from evaluator.gates.state import held, may_hold, of_one_past
 from evaluator.operator import OperatorProcess
 
 QUICK, SUSPECTED = 7.0, 30.0
 """Seconds for the rank of a channel, before and after several of them together were found to have more than their parts."""
+LARGE = 2e9
+"""Bytes that rows may keep for a backward pass and leave room for it."""
 
 
 def state_in_full(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
@@ -18,19 +20,21 @@ def state_in_full(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
 
     Its part is 4 K + chunk_size (K + V) / V. All channels are asked at once where one map serves them all, else eight or
     one of them, whose values are so small that what they share with others doesn't move; one is asked
-    about all inputs too, and what it is at that very shape it must be a token shorter and in a row alone. Where channels share
-    their parts even so, which smaller heads then show, or minutes would pass, nothing is told.
+    about all inputs too, but for those of the last three chunks, whose keys all may share (of one where much memory is kept), and what it is at that very shape it
+    must be a token shorter and in a row alone. Where channels share their parts even so, which smaller heads then show, or
+    minutes would pass, nothing is told.
     """
     head = probe.a_head()
-    first = probe.randint(0, 3 * probe.chunk_size)  # drawn, so that there is no token at which a state may be emptied
-    tokens = slice(first, first + probe.randint(probe.chunk_size + 8, 2 * probe.chunk_size - 8))
-    future = probe.randint(24, 32)  # the same for all heads: it may reach a next chunk, where what channels share is seen
+    back = 3 if ROWS * _kept(operator, probe, 9 * probe.chunk_size) < LARGE else 1  # heads of 16 may have no window of three chunks
+    first = probe.randint(0, (2 + back // 2) * probe.chunk_size)  # drawn, so that there is no token at which a state may be emptied
+    tokens = slice(first, first + probe.randint(24, 40))
+    future = probe.randint(24, 32)
     too_much, rank = _by_values(operator, probe, head)
-    if not too_much and _by_all_inputs(operator, probe, 16, head, tokens, future):
+    if not too_much and _by_all_inputs(operator, probe, 16, head, tokens, back, future):
         _whole(operator, probe, head)
     else:
-        too_much = too_much or _by_all_inputs(operator, probe, probe.head_dim, head, tokens, future)
-    if too_much and not any(_shared(operator, probe, head, begun) for begun in sorted({0, tokens.stop % probe.chunk_size})):
+        too_much = too_much or _by_all_inputs(operator, probe, probe.head_dim, head, tokens, back, future)
+    if too_much and not _shared(operator, probe, head):
         raise Rejected(
             f"the state is larger than small heads show: with K = V = {probe.head_dim}, chunk_size = {probe.chunk_size} one value "
             f"channel alone has a rank of more than its part, which is {_part(probe, probe.head_dim)}"
@@ -38,17 +42,22 @@ def state_in_full(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     return {"state_of_a_channel": rank}
 
 
+def _kept(operator: OperatorProcess, probe: Probe, T: int) -> int:
+    """Bytes that a row of so many tokens keeps for its backward pass."""
+    return operator.measure(probe.inputs(operator, 1, T), chunk_size=probe.chunk_size, repeat=0, memory=True)[1]
+
+
 def _part(probe: Probe, dim: int) -> int:
     """Of one value channel in the state."""
     return 4 * dim + 2 * (1 if probe.properties.get("chunk_invariant") else probe.chunk_size)
 
 
-def _shared(operator: OperatorProcess, probe: Probe, head: int, begun: int) -> bool:
+def _shared(operator: OperatorProcess, probe: Probe, head: int) -> bool:
     """Whether a channel has more than its part because all of them have it together, and the whole is not too large.
 
-    Heads of 32 show it, where a chunk begins or so many tokens later: what one channel takes after six chunks is then less
-    than was asked for and little more after twelve, and a second channel adds little to it. At the trainer's heads, which
-    are wider, it may have grown as a state does, by K V.
+    Heads of 32 show it, where a chunk begins: what one channel takes after six chunks is then less than was asked for and
+    little more after twelve, and a second channel adds little to it. At the trainer's heads, which are wider, it may have
+    grown as a state does, by K V.
     """
     dim, C = probe.head_dim // 2, probe.chunk_size
     part = _part(probe, dim)
@@ -57,12 +66,12 @@ def _shared(operator: OperatorProcess, probe: Probe, head: int, begun: int) -> b
         x = of_one_past(operator, probe, dim, past, 24)
         return carried(operator, probe, x, past, C, most, head, slice(0, channels))
 
-    one, later, two = (rank(dim, past, channels, 3 * part) for past, channels in ((6 * C + begun, 1), (12 * C + begun, 1), (6 * C + begun, 2)))
+    one, later, two = (rank(dim, past, channels, 3 * part) for past, channels in ((6 * C, 1), (12 * C, 1), (6 * C, 2)))
     whole = one + (dim - 1) * (two - one)
     if not part // 2 < one < 3 * part or later > one + dim + dim // 2 or two >= 3 * part or whole > 4 * dim * dim + C * 2 * dim:
         return False
-    most = int(4.5 * rank(dim, 3 * C + begun, 1, 3 * part))
-    return rank(probe.head_dim, 3 * C + begun, 1, most + 8) <= most
+    most = int(4.5 * rank(dim, 3 * C, 1, 3 * part))
+    return rank(probe.head_dim, 3 * C, 1, most + 8) <= most
 
 
 def _whole(operator: OperatorProcess, probe: Probe, head: int) -> None:
@@ -72,13 +81,14 @@ def _whole(operator: OperatorProcess, probe: Probe, head: int) -> None:
         raise Rejected(f"the state is too large: with K = V = 16, chunk_size = 4 its rank is {rank} after {past} tokens, at most {most} is allowed")
 
 
-def _by_all_inputs(operator: OperatorProcess, probe: Probe, dim: int, head: int, tokens: slice, future: int) -> bool:
-    """Whether what one output channel takes from all inputs of those tokens, in so many after them, is more than its part."""
-    x = of_one_past(operator, probe, dim, tokens.stop, future)
+def _by_all_inputs(operator: OperatorProcess, probe: Probe, dim: int, head: int, tokens: slice, back: int, future: int) -> bool:
+    """Whether what one output channel takes from all inputs of those tokens, in so many a few chunks behind them, is more than its part."""
+    past = tokens.stop + back * probe.chunk_size
+    x = of_one_past(operator, probe, dim, past, future)
     _as_elsewhere(operator, probe, x)
     channel = probe.randint(0, dim - 1)
     part = _part(probe, dim)
-    return carried(operator, probe, x, tokens.stop, probe.chunk_size, part + 8, head, slice(channel, channel + 1), tokens.start) > part
+    return carried(operator, probe, x, past, probe.chunk_size, part + 8, head, slice(channel, channel + 1), tokens) > part
 
 
 def _as_elsewhere(operator: OperatorProcess, probe: Probe, x: Tensors) -> None:

@@ -4,11 +4,17 @@ import torch
 from torch import Tensor
 
 from evaluator.gates.causality import PROTOCOL, cut_off, elsewhere
-from evaluator.gates.probe import Probe, Rejected, Tensors, apart, row, size
+from evaluator.gates.probe import Probe, Rejected, Tensors, apart, loudness, normed, row, size
 from evaluator.gates.rounding import another_shape, is_noise, little, stretched
-from evaluator.operator import OperatorProcess
+from evaluator.operator import OperatorError, OperatorProcess
 
 PACKED = 768  # rows that the trainer hands over at once
+FEW = 8
+"""Rows that stand for many; one in so many may be off, as by luck rounding can decide a top-k."""
+OFF, CANCELLED = 0.1, 1e-3
+"""Of a gradient's norm, as rounding at another shape is far less, and of the largest one's, which is left of one that cancels."""
+SECONDS, KEPT = 4.0, 2e9
+"""Of a processor and bytes for a backward pass that many rows may take by the measure of a few."""
 
 
 def batches(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
@@ -16,12 +22,12 @@ def batches(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     seen: list[str] = []
     began = operator.clock()
     wide, narrow = probe.head_dim, probe.small_dim
-    always = [(PACKED, 32, True, wide), (PACKED, 32, False, narrow)]  # the trainer's own, with parameters as declared and with others
-    plan = [(33, PROTOCOL[probe.randint(4, 5)], narrow), (33, PROTOCOL[probe.randint(6, 7)], narrow), (probe.randint(200, 300), 128, narrow)]
+    always = [(PACKED, 32, True, wide)]  # the trainer's own, with parameters as declared
+    plan = [(33, PROTOCOL[probe.randint(4, 5)], wide), (33, PROTOCOL[probe.randint(6, 7)], narrow), (probe.randint(200, 300), 128, narrow)]
     sizes = (*range(1, 18), 24, 31, 32, 33, 48, 63, 64, 65, 96, 100, 127, 128, 192, 256, 384, 512, 640, PACKED)
     plan += [*((B, 5, wide) for B in sizes), *((B, 32, wide) for B in (128, 256, 384))]
     for B, T, calm, K in [*always, *((B, T, B % 3 > 0, K) for B, T, K in plan)]:
-        if operator.clock() - began > 2.0 and len(seen) >= len(always):
+        if operator.clock() - began > 1.2 and len(seen) >= len(always):
             break
         if T == 5:
             x, changed, kept = probe.varied(operator, B, T, K, probe.dtype)
@@ -32,7 +38,59 @@ def batches(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
         if all(_not_alone(operator, probe, x, o) for _ in range(3)):  # by luck rounding can decide a top-k
             raise Rejected(f"a row alone gives another output than among {B} rows (T = {T}); rows are independent")
         seen.append(f"{B}x{T}")
+    for B, T in ((33, PROTOCOL[probe.randint(4, 7)]), (PACKED, 64)):
+        among_many(operator, probe, _affordable(operator, probe, B, T), T)
+        seen.append(f"{B}x{T}")
     return {"batches": len(seen)}
+
+
+def _affordable(operator: OperatorProcess, probe: Probe, B: int, T: int) -> int:
+    """Rows, up to B, whose backward pass takes neither SECONDS nor KEPT bytes, by the measure of a few."""
+    few, began = probe.inputs(operator, FEW, T), operator.clock()
+    operator.vjp(few, torch.ones_like(few["v"]), chunk_size=probe.chunk_size)
+    seconds = operator.clock() - began
+    kept = operator.measure(few, chunk_size=probe.chunk_size, repeat=0, memory=True)[1]
+    return max(1, min(B, int(FEW * min(SECONDS / max(seconds, 1e-3), KEPT / max(kept, 1)))))
+
+
+def among_many(operator: OperatorProcess, probe: Probe, B: int, T: int) -> None:
+    """Rows among B are what they are among a few, in outputs and in gradients from the later half to the earlier. Two draws must fail.
+
+    Many rows and many tokens together are the trainer's alone: by them code could know that it is trained.
+    """
+    try:
+        if told := _among_many(operator, probe, B, T) and _among_many(operator, probe, B, T):
+            raise Rejected(f"rows are not independent: {told} are others among {B} rows than among {FEW} (T = {T})")
+    except OperatorError as error:
+        if error.kind != "memory" or B < 2 * FEW:
+            raise
+        among_many(operator, probe, B // 2, T)
+
+
+def _among_many(operator: OperatorProcess, probe: Probe, B: int, T: int) -> str | None:
+    """What differs in more than one of FEW rows."""
+    x, C = probe.inputs(operator, FEW, T), probe.chunk_size
+    grad_o = probe.randn(*x["v"].shape, dtype=x["v"].dtype)
+    grad_o[:, :, : T // 2] = 0
+    which = torch.randint(FEW, (B,), generator=probe.rng)
+    o, grads = operator.vjp(x, grad_o, chunk_size=C)
+    many, found = operator.vjp(row(x, which), grad_o[which], chunk_size=C, timeout=3 * operator.timeout)
+
+    def differ(now: Tensor, then: Tensor, allowed: Tensor, order: float) -> bool:
+        parts = zip(now.split(64), which.split(64), strict=True)
+        moved = torch.cat([torch.linalg.vector_norm((part.float() - then[at]).flatten(1), order, 1) for part, at in parts])
+        return float((moved <= allowed[which]).float().mean()) < 1 - 1.5 / FEW
+
+    rounding = torch.full((FEW,), another_shape(operator, probe, x, o) * size(normed(o)))
+    if differ(many / loudness(many.float()), o / loudness(o.float()), rounding, torch.inf):
+        return "outputs"
+    few, among = ({n: g[:, :, : T // 2] if n in probe.over_time(x) else g for n, g in of.items() if g is not None} for of in (grads, found))
+    norms = {n: torch.linalg.vector_norm(g.float().flatten(1), 2, 1) for n, g in few.items()}
+    nothing = CANCELLED * torch.stack([*norms.values()]).amax(0)
+    for n, g in few.items():
+        if n not in among or differ(among[n], g.float(), OFF * norms[n] + nothing, 2):
+            return f"gradients of outputs in the later half to {n} in the earlier"
+    return None
 
 
 def _not_alone(operator: OperatorProcess, probe: Probe, x: Tensors, o: Tensor) -> bool:

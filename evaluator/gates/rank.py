@@ -25,18 +25,18 @@ class Overflown(Rejected):
 
 
 def carried(
-    operator: OperatorProcess, probe: Probe, x: Tensors, past: int, C: int, most: int, head: int, channel: slice = slice(None), first: int = 0
+    operator: OperatorProcess, probe: Probe, x: Tensors, past: int, C: int, most: int, head: int, channel: slice = slice(None), tokens: slice = slice(None)
 ) -> int:
     """Of d(outputs after `past`) / d(inputs before it) in a `head`, up to `most`; of all channels of the outputs or one.
 
-    Inputs count from token `first` on.
+    Of the inputs those of some `tokens` alone may be asked.
 
     x has ROWS rows with one past and a future of each one's own: what is carried over is the same for all of them, and
     what any of them asks for counts. What is rounding is told by rows that differ by a factor alone: the precision class
     doesn't tell it where an operator mixes precisions.
     """
     x, o = _finite(x, operator.forward(x, chunk_size=C)[:, head, past:])
-    ask = functools.partial(_to_the_past, operator, probe, x, slice(first, past), C, head)
+    ask = functools.partial(_to_the_past, operator, probe, x, past, tokens, C, head)
     T, dim, dtype = x["v"].shape[2], x["v"].shape[3], x["v"].dtype
     weights = torch.zeros(ROWS, probe.num_heads, T, dim, dtype=dtype)
     weights[:, head, past:, channel] = 1 / loudness(o)
@@ -73,13 +73,13 @@ def _finite(x: Tensors, o: Tensor) -> tuple[Tensors, Tensor]:
 
 
 def _to_the_past(
-    operator: OperatorProcess, probe: Probe, x: Tensors, past: slice, C: int, head: int, grad_o: Tensor
+    operator: OperatorProcess, probe: Probe, x: Tensors, past: int, tokens: slice, C: int, head: int, grad_o: Tensor
 ) -> tuple[Tensors, float]:
-    """Gradients of each row of outputs to the head's inputs of the `past`, name -> [rows, numbers], and the size of those after."""
+    """Gradients of each row of outputs to the head's inputs of some `tokens` of the past, name -> [rows, numbers], and the size of those after it."""
     rows = {n: v[: len(grad_o)].contiguous() for n, v in x.items()}
     _, grads = operator.vjp(rows, grad_o, chunk_size=C, timeout=3 * operator.timeout)
     found = {n: g[:, head].double() for n in probe.over_time(x) if (g := grads[n]) is not None}
     if bad := [n for n, g in found.items() if not bool(g.isfinite().all())]:
         raise Overflown(f"gradients to {', '.join(bad)} are NaN or infinite at K = V = {x['v'].shape[3]}, T = {x['v'].shape[2]}")
-    beside = max((float(g[:, past.stop :].norm()) for g in found.values()), default=0.0)
-    return {n: g[:, past].flatten(1) for n, g in found.items()}, beside
+    beside = max((float(g[:, past:].norm()) for g in found.values()), default=0.0)
+    return {n: g[:, :past][:, tokens].flatten(1) for n, g in found.items()}, beside

@@ -4,13 +4,11 @@ import contextlib
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from evaluator.gates.jumps import jumps
 from evaluator.gates.led import led
-from evaluator.gates.probe import ODD, Probe, Rejected, Tensors, apart, row
+from evaluator.gates.probe import ODD, Probe, Rejected, Tensors, row
 from evaluator.gates.rank import ROWS, Overflown, carried
-from evaluator.gates.rounding import another_shape
 from evaluator.operator import OperatorProcess
 
 DECLARED = "with parameters as declared"
@@ -31,73 +29,8 @@ DRAWS = 8
 """Of inputs at the most, before what overflows is a verdict."""
 ALONE = 0.1
 """Of a gradient's norm: rounding at another shape is far less, a hidden gradient all of it."""
-FEW_BITS = 0.05
-"""Of the largest output: what is kept in few bits differs by less between chunk sizes, what looks at other tokens by more."""
 SLOTS = 16
 """So many keys and values an operator may hold whatever the size of its heads."""
-
-
-def chunk(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
-    """chunk_size is part of the protocol: an operator whose function has chunks uses the ones it is given, whatever the size of its heads."""
-    x, width = probe.inputs(operator, 2, 256), probe.width(operator, 8)
-    moved, allowed, o = _by_chunk_size(operator, probe, x)
-    invariant = moved <= allowed
-    small = [probe.inputs(operator, 2, 256, K=width) for _ in range(2)]  # two draws must fail
-    if invariant and all(_only_here(operator, probe, y) for y in small):
-        raise Rejected(
-            f"the outputs are the same for every chunk_size where heads have {probe.head_dim} features, and not where they have "
-            f"{width}: the width of a chunk is chunk_size, whatever the size of the heads"
-        )
-    wider = not invariant and _wider(operator, probe, x, o)
-    if wider and (_holds_a_wider_chunk(operator, probe) or not any(_wider(operator, probe, y, _by_chunk_size(operator, probe, y)[2]) for y in small)):
-        raise Rejected(
-            "the first 64 tokens are the same with chunk_size 32 and 64, and 32 empty tokens in front change what follows "
-            "while a larger number of them does not: chunks are wider than chunk_size"
-        )
-    return {"chunk_invariant": invariant}
-
-
-def _only_here(operator: OperatorProcess, probe: Probe, small: Tensors) -> bool:
-    """Whether outputs for these inputs of small heads go with chunk_size, and not for the same tiled to the trainer's, as alike as those."""
-    moved, allowed, _ = _by_chunk_size(operator, probe, small)
-    if moved <= max(FEW_BITS, allowed):
-        return False
-    tiled = probe.inputs(operator, 2, 256) | {"beta": small["beta"]}
-    tiled |= {n: small[n].repeat(1, 1, 1, -(-probe.head_dim // small[n].shape[3]))[..., : probe.head_dim] for n in ("q", "k", "v")}
-    moved, allowed, _ = _by_chunk_size(operator, probe, tiled)
-    return moved <= allowed
-
-
-def _by_chunk_size(operator: OperatorProcess, probe: Probe, x: Tensors) -> tuple[float, float, Tensor]:
-    """How far outputs for other chunk sizes are from those for 32 tokens, how far rounding takes them, and those for 32."""
-    # None is larger than the trainer's: what may grow by a factor in every token of a chunk ends there.
-    o = {c: operator.forward(x, chunk_size=c) for c in (8, 16, 32)}
-    return max(apart(o[c], o[32]) for c in o), another_shape(operator, probe, x, o[32]), o[32]
-
-
-def _wider(operator: OperatorProcess, probe: Probe, x: Tensors, o: Tensor) -> bool:
-    """Whether chunks of 32 act as chunks of 64 or more: o, the outputs for x, then begins anew every so many tokens."""
-    over_time = probe.over_time(x)
-    start = probe.until(x, 64)
-    first, second = (operator.forward(start, chunk_size=c) for c in (32, 64))
-    if apart(second, first) > another_shape(operator, probe, start, first):
-        return False
-
-    def unmoved_by(count: int) -> bool:
-        """By `count` tokens of nothing in front."""
-        empty = {n: torch.zeros(*v.shape[:2], count, *v.shape[3:], dtype=v.dtype) for n, v in x.items() if n in over_time}
-        later = {n: torch.cat((empty[n], v), 2) if n in over_time else v for n, v in x.items()}
-        return apart(operator.forward(later, chunk_size=32)[:, :, count:], o) <= another_shape(operator, probe, x, o)
-
-    return not unmoved_by(32) and any(unmoved_by(count) for count in (64, 128, 256, 512))
-
-
-def _holds_a_wider_chunk(operator: OperatorProcess, probe: Probe) -> bool:
-    """Whether more is held in the middle of a second chunk than 4 K V and its own tokens: a clock over chunks alone holds no more."""
-    dim, C = probe.width(operator, 4), 32
-    past, most = C + C // 2, 4 * dim * dim + C // 2 * 2 * dim
-    x = of_one_past(operator, probe, dim, past, 80)
-    return carried(operator, probe, x, past, C, most + 8, probe.a_head()) > most
 
 
 def state(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
