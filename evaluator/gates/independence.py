@@ -39,12 +39,12 @@ def batches(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
             raise Rejected(f"a row alone gives another output than among {B} rows (T = {T}); rows are independent")
         seen.append(f"{B}x{T}")
     for B, T in ((33, PROTOCOL[probe.randint(4, 7)]), (PACKED, 64)):
-        among_many(operator, probe, _affordable(operator, probe, B, T), T)
+        among_many(operator, probe, affordable(operator, probe, B, T), T)
         seen.append(f"{B}x{T}")
     return {"batches": len(seen)}
 
 
-def _affordable(operator: OperatorProcess, probe: Probe, B: int, T: int) -> int:
+def affordable(operator: OperatorProcess, probe: Probe, B: int, T: int) -> int:
     """Rows, up to B, whose backward pass takes neither SECONDS nor KEPT bytes, by the measure of a few."""
     few, began = probe.inputs(operator, FEW, T), operator.clock()
     operator.vjp(few, torch.ones_like(few["v"]), chunk_size=probe.chunk_size)
