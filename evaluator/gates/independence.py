@@ -74,6 +74,8 @@ def _among_many(operator: OperatorProcess, probe: Probe, B: int, T: int) -> str 
     grad_o[:, :, : T // 2] = 0
     which = torch.randint(FEW, (B,), generator=probe.rng)
     o, grads = operator.vjp(x, grad_o, chunk_size=C)
+    if not all(y.isfinite().all() for y in (o, *grads.values()) if y is not None):
+        return None  # `growth` tells what overflows
     many, found = operator.vjp(row(x, which), grad_o[which], chunk_size=C, timeout=3 * operator.timeout)
 
     def differ(now: Tensor, then: Tensor, allowed: Tensor, order: float) -> bool:
@@ -156,6 +158,8 @@ def _backward(operator: OperatorProcess, probe: Probe, B: int, T: int, dtype: to
         _, grads = operator.vjp(stretched(x, number), grad_o, chunk_size=probe.chunk_size)
         free = {n: ~asked if n in over_time else ~asked.flatten(1).any(1) for n in x}
         found = {n: g.double() for n, g in grads.items() if g is not None}
+        if overflown := [n for n, g in found.items() if not g.isfinite().all()]:
+            raise Rejected(f"gradients to {', '.join(overflown)} are not finite (B = {B}, T = {T})")
         largest = max(map(size, found.values()), default=1.0)
         return {n: (g / largest)[free[n]] for n, g in found.items()}
 
