@@ -4,14 +4,14 @@ Everything here is derived from the files of the entry; nothing is repaired.
 """
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from . import variants
 from .errors import BadInput
 from .history import Entry, Past, read_check
 from .proposal.reply import parsed
-from .text import one_line
+from .text import one_line, some
 
 _TOLD = 3  # entries of one sentence, and sentences: a list that comes again at every start is not read
 
@@ -82,7 +82,7 @@ def waiting(entries: Iterable[Entry], root: Path) -> list[str]:
     for entry in (one for one in entries if lost(one) is None):
         told.setdefault(f"Interrupted: {_command(entry, root)} goes on with", []).append(entry.id)
     more = sum(map(len, list(told.values())[_TOLD:]))
-    sentences = [f"{how} {_some(ids)}" for how, ids in told.items()][:_TOLD]
+    sentences = [f"{how} {some(ids, _TOLD)}" for how, ids in told.items()][:_TOLD]
     return sentences + ([f"Interrupted under other settings: {more} more, as `agent list` shows"] if more else [])
 
 
@@ -93,11 +93,6 @@ def _command(entry: Entry, root: Path) -> str:
     command = shlex.join(["agent", *words, "--protocol", known.protocol or "", "--seed", str(known.seed)])
     once = "" if is_as_checked(entry, root) else "once its source is again what passed its gates, "
     return one_line(f"{once}`{command}`", 300)
-
-
-def _some(ids: Sequence[str]) -> str:
-    more = f" and {len(ids) - _TOLD} more" if len(ids) > _TOLD else ""
-    return ", ".join(ids[:_TOLD]) + more
 
 
 def put_back_orphans(root: Path, past: Past, passed_over: Iterable[Entry]) -> None:

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 _ESCAPE_SEQUENCES = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor
@@ -39,6 +40,12 @@ def one_line(text: str, limit: int = 300) -> str:
 def bare(text: str) -> str:
     """`text` without the Markdown or quotation marks around it."""
     return text.strip(" \t*`\"'")
+
+
+def some(names: Sequence[str], most: int) -> str:
+    """The first of them, at most `most`, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def scrub(text: str, secrets: tuple[str, ...]) -> str:

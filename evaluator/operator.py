@@ -203,6 +203,10 @@ class OperatorProcess:
             raise self._talk.bad("the bytes kept for a backward pass are no number of them")
         return seconds, kept
 
+    def kept_bytes(self, inputs: Tensors, *, chunk_size: int) -> int:
+        """What these inputs keep for a backward pass, at least 1."""
+        return max(self.measure(inputs, chunk_size=chunk_size, repeat=0, memory=True)[1], 1)
+
     def clock(self) -> float:
         """Seconds that the process spent on a processor, our own reading, where the kernel tells and no GPU computes.
 

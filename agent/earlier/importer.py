@@ -12,7 +12,7 @@ from ..job import tidy
 from ..listing import imported_lines
 from ..records import VERSION, Attempt, Start, now, results_csv
 from ..repo import Repo, follow
-from ..text import one_line, printable
+from ..text import one_line, printable, some
 from .record import OldRecord, parse
 
 _LIMIT = 16 << 20
@@ -96,12 +96,11 @@ def _disagreements(record: OldRecord, there: _There) -> list[str]:
         values = {column: float(text) for column, text in line.values.items()}
         others = [entry_id for entry_id, table in there.tables.items() if table.get(line.name, values) != values]
         told.setdefault(line.name, []).extend(others)
-    return [f"{one_line(name, 100)!r} has other values in {_some(sorted(set(ids)))}" for name, ids in told.items() if ids]
-
-
-def _some(ids: Sequence[str]) -> str:
-    more = f" and {len(ids) - _TOLD} more" if len(ids) > _TOLD else ""
-    return f"{', '.join(ids[:_TOLD])}{more}: {'both' if len(ids) == 1 else 'all'} are kept"
+    return [
+        f"{one_line(name, 100)!r} has other values in {some(ids, _TOLD)}: {'both' if len(ids) == 1 else 'all'} are kept"
+        for name, found in told.items()
+        if (ids := sorted(set(found)))
+    ]
 
 
 def _write(root: Path, file: Path, data: bytes, record: OldRecord) -> str:

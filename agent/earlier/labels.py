@@ -22,12 +22,13 @@ _TAKEN_BACK = {  # by a remark behind the flag
 }
 _TAKEN_BACK_BELOW = re.compile(r"\bretract|\b(?:flag|success)\b.{0,20}\b(?:is|be|was)\b.{0,20}\b(?:true|false|wrong)\b", re.IGNORECASE)
 _NO_NAME = (*ABSENT, "unknown", "unnamed", "tbd", "todo", "to be decided", "see above", "see below", "as above", "same as above", "same", "pending", "---")
-_FLAGS = ("success", "status", "outcome")
+FLAGS = "success|status|outcome"
+"""What a line that holds the success flag is called, as a pattern."""
 _STRUCK = re.compile(r"~~.*?~~|<(?:s|del)>.*?</(?:s|del)>")
 _LINK = re.compile(r"!?\[([^\[\]]+)\](?:\([^()]*\)|\[[^\[\]]*\])")
 _TAG = re.compile(r"</?(?:a|b|i|u|em|strong|code|tt|span|sub|sup|br|p|name)\b[^<>]*>", re.IGNORECASE)
 _LABEL = re.compile(
-    r"[ \t]*(?:[-*][ \t]+)?(?:#+[ \t]*|\*\*|-{2,}[ \t]*)?((?:proposed |experiment |variant )?name|experiment|variant|system|architecture|success|status|outcome)(?:\*\*|[ \t]*-{2,})?[ \t]*(?:(?:[:=\uff1a]|(?<=success)\?)(?:\*\*)?[ \t]*(.*?))?[ \t]*", re.IGNORECASE
+    r"[ \t]*(?:[-*][ \t]+)?(?:#+[ \t]*|\*\*|-{2,}[ \t]*)?((?:proposed |experiment |variant )?name|experiment|variant|system|architecture|" + FLAGS + r")(?:\*\*|[ \t]*-{2,})?[ \t]*(?:(?:[:=\uff1a]|(?<=success)\?)(?:\*\*)?[ \t]*(.*?))?[ \t]*", re.IGNORECASE
 )
 
 
@@ -176,7 +177,7 @@ def _is_nested(lines: Sequence[str], at: int) -> bool:
 def _label(at: int, match: re.Match[str], lines: Sequence[str]) -> Label:
     """With its value from its own line, or from the next one that is not empty and no label itself."""
     kind = match[1].lower()
-    word = "success" if kind in _FLAGS else "name"
+    word = "success" if kind in FLAGS.split("|") else "name"
     if match[2]:
         return Label(word, at, at + 1, _value(match[2], word, kind), apart=False, written=match[2])
     underlined = at + 1 < len(lines) and is_rule(lines[at + 1])

@@ -24,9 +24,9 @@ _UNDERLINE = re.compile(r"\s*?(?:[-=~]{3,}|[|>]-?)[ \t]*\n")  # of a heading, or
 _INSIGHTS = re.compile(r"^[ \t]*-{2,}[ \t]*Insights?[ \t]*-{2,}[ \t]*$", re.MULTILINE | re.IGNORECASE)
 _BARS = str.maketrans("\u2502\u2503\u2551", "|||")
 _RULE = re.compile(r"^[ \t]*[\u2500-\u257f]{2}[ \u2500-\u257f]*$", re.MULTILINE)
-_TOGETHER = re.compile(r"^([ \t]*(?:\*\*)?Name(?:\*\*)?[ \t]*[:=][^\n,;|(]*)[,;|(][ \t]*((?:\*\*)?(?:Success|Status|Outcome)(?:\*\*)?[ \t]*[:=])", re.MULTILINE | re.IGNORECASE)
+_TOGETHER = re.compile(r"^([ \t]*(?:\*\*)?Name(?:\*\*)?[ \t]*[:=][^\n,;|(]*)[,;|(][ \t]*((?:\*\*)?(?:" + labels.FLAGS + r")(?:\*\*)?[ \t]*[:=])", re.MULTILINE | re.IGNORECASE)
 _BLANKS = re.compile(r"([^\S\n]{300})[^\S\n]+")  # what is read takes time that grows with the square of such a run
-_IN_CELLS = re.compile(r"^\|[ \t]*Name[ \t]*\|([^|\n]*)\|[ \t]*\n\|[ \t]*(Success|Status|Outcome)[ \t]*\|([^|\n]*)\|[ \t]*$", re.MULTILINE | re.IGNORECASE)
+_IN_CELLS = re.compile(r"^\|[ \t]*Name[ \t]*\|([^|\n]*)\|[ \t]*\n\|[ \t]*(" + labels.FLAGS + r")[ \t]*\|([^|\n]*)\|[ \t]*$", re.MULTILINE | re.IGNORECASE)
 _CUT = re.compile(r"(\d\.)\Z")  # at the end of a file: what followed the point is lost
 _ALONE = "a file for each can be imported"
 _ENCODINGS = ("utf-8", "gb2312", "cp1252", "latin-1")

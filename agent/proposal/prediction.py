@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ..records import COLUMN_OF, COLUMNS
-from ..text import bare, one_line
+from ..text import bare, one_line, some
 
 _SPELLINGS = {"Compress": ("compression",), "Memorize": ("memorise", "memorization", "memorisation"), "Selective Copy": ("selective copying",)}
 _KEY = re.compile(r"[\s_-]+")
@@ -69,8 +69,7 @@ def begins_with_column(text: str) -> bool:
 
 def left_out(unread: Sequence[str]) -> str:
     """What was left out, quoted; "" where all was read."""
-    more = f" and {len(unread) - _MOST_TOLD} more" if len(unread) > _MOST_TOLD else ""
-    return ", ".join(map(ascii, unread[:_MOST_TOLD])) + more
+    return some([ascii(statement) for statement in unread], _MOST_TOLD)
 
 
 def _parts(line: str) -> Iterator[str]:

@@ -21,7 +21,7 @@ from openai.types.chat import ChatCompletionMessageParam
 
 from ..events import span
 from ..exchange import Answer, LLMError, Message, NoText
-from ..text import one_line, scrub
+from ..text import one_line, scrub, some
 from .completion import Passing, Said, Usage, passes, read, reason
 from .route import Route
 
@@ -102,9 +102,8 @@ class OpenAIModel:
                 if error.fatal:
                     raise
         elif listed and self._name not in listed:
-            more = f" and {len(listed) - 5} more" if len(listed) > 5 else ""
-            names = ", ".join(one_line(name, 60) for name in listed[:5])
-            self._say(f"{route.server} does not list the model {self._name!r} and is asked for it all the same; it lists {names}{more}")
+            names = some([one_line(name, 60) for name in listed], 5)
+            self._say(f"{route.server} does not list the model {self._name!r} and is asked for it all the same; it lists {names}")
 
     def _say(self, sentence: str) -> None:
         self._tell(scrub(sentence, self._secrets))

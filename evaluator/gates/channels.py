@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from evaluator.gates.probe import Probe, Rejected, Tensors, apart, loudness, row
+from evaluator.gates.probe import ROOM, Probe, Rejected, Tensors, apart, loudness, row
 from evaluator.gates.rank import ROWS, THRESHOLD, carried
 from evaluator.gates.rounding import another_shape
 from evaluator.gates.state import held, may_hold, of_one_past
@@ -11,8 +11,6 @@ from evaluator.operator import OperatorProcess
 
 QUICK, SUSPECTED = 7.0, 30.0
 """Seconds for the rank of a channel, before and after several of them together were found to have more than their parts."""
-LARGE = 2e9
-"""Bytes that rows may keep for a backward pass and leave room for it."""
 
 
 def state_in_full(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
@@ -25,7 +23,8 @@ def state_in_full(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     minutes would pass, nothing is told.
     """
     head = probe.a_head()
-    back = 3 if ROWS * _kept(operator, probe, 9 * probe.chunk_size) < LARGE else 1  # heads of 16 may have no window of three chunks
+    kept = operator.kept_bytes(probe.inputs(operator, 1, 9 * probe.chunk_size), chunk_size=probe.chunk_size)
+    back = 3 if ROWS * kept < ROOM else 1  # heads of 16 may have no window of three chunks
     first = probe.randint(0, (2 + back // 2) * probe.chunk_size)  # drawn, so that there is no token at which a state may be emptied
     tokens = slice(first, first + probe.randint(24, 40))
     future = probe.randint(24, 32)
@@ -40,11 +39,6 @@ def state_in_full(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
             f"channel alone has a rank of more than its part, which is {_part(probe, probe.head_dim)}"
         )
     return {"state_of_a_channel": rank}
-
-
-def _kept(operator: OperatorProcess, probe: Probe, T: int) -> int:
-    """Bytes that a row of so many tokens keeps for its backward pass."""
-    return operator.measure(probe.inputs(operator, 1, T), chunk_size=probe.chunk_size, repeat=0, memory=True)[1]
 
 
 def _part(probe: Probe, dim: int) -> int:
@@ -146,8 +140,8 @@ def _of_channels(
             x[name][:, :, past : past + count] = x[name][:, :, which]
     if channels < dim:
         x["v"][..., asked] *= 1e-6
-    kept = operator.measure(x, chunk_size=probe.chunk_size, repeat=1, memory=True)[1]
-    size = max(2, min(-(-count // channels) + 2, 48, int(1.5e9 / max(kept, 1))))
+    kept = operator.kept_bytes(x, chunk_size=probe.chunk_size)
+    size = max(2, min(-(-count // channels) + 2, 48, int(1.5e9 / kept)))
     rows = {n: v.expand(size, *v.shape[1:]).contiguous() for n, v in x.items()}
     _as_elsewhere(operator, probe, rows)
     weights = 1 / loudness(operator.forward(x, chunk_size=probe.chunk_size)[:, head, past : past + count])

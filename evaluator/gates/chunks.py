@@ -1,7 +1,6 @@
 """The gate on chunks: they are as wide as the protocol says, at the beginning and far on."""
 
 import torch
-from torch import Tensor
 
 from evaluator.gates.probe import Probe, Rejected, Tensors, apart
 from evaluator.gates.rank import carried
@@ -63,11 +62,7 @@ def _by_chunk_size(operator: OperatorProcess, probe: Probe, x: Tensors) -> tuple
 
 def _behind(probe: Probe, x: Tensors, count: int) -> Tensors:
     """The same behind `count` tokens of nothing."""
-    return {n: torch.cat((_nothing(v, count), v), 2) if n in probe.over_time(x) else v for n, v in x.items()}
-
-
-def _nothing(v: Tensor, count: int) -> Tensor:
-    return torch.zeros(*v.shape[:2], count, *v.shape[3:], dtype=v.dtype)
+    return {n: torch.cat((v.new_zeros(*v.shape[:2], count, *v.shape[3:]), v), 2) if n in probe.over_time(x) else v for n, v in x.items()}
 
 
 def _wider(operator: OperatorProcess, probe: Probe, x: Tensors, before: int) -> bool:

@@ -157,7 +157,7 @@ def cost(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     if exponent > 1.5:
         told = ", ".join(f"{1000 * t:.3g} ms at {n}" for n, t in times.items())
         raise Rejected(f"time grows as T^{exponent:.2f} ({told}); it must be linear in T")
-    kept = {n: _kept(operator, probe, n) for n in (T, 2 * T, 4 * T)}
+    kept = {n: operator.kept_bytes(probe.inputs(operator, 1, n), chunk_size=probe.chunk_size) for n in (T, 2 * T, 4 * T)}
     memory = math.log2(kept[4 * T] / kept[2 * T])
     if memory > 1.3:
         told = ", ".join(f"{n_bytes} bytes at {n}" for n, n_bytes in kept.items())
@@ -175,8 +175,3 @@ def _seconds(operator: OperatorProcess, probe: Probe, T: int) -> float:
     rounds = 1 if once > 0.3 else 2
     best = min(operator.measure(x, chunk_size=probe.chunk_size, repeat=repeat)[0] for _ in range(rounds))
     return max(best - transfer, 1e-5) / repeat
-
-
-def _kept(operator: OperatorProcess, probe: Probe, T: int) -> int:
-    x = probe.inputs(operator, 1, T)
-    return max(operator.measure(x, chunk_size=probe.chunk_size, repeat=0, memory=True)[1], 1)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from evaluator.gates.causality import PROTOCOL, cut_off, elsewhere
-from evaluator.gates.probe import Probe, Rejected, Tensors, apart, loudness, normed, row, size
+from evaluator.gates.probe import ROOM, Probe, Rejected, Tensors, apart, loudness, normed, row, size
 from evaluator.gates.rounding import another_shape, is_noise, little, stretched
 from evaluator.operator import OperatorError, OperatorProcess
 
@@ -13,8 +13,8 @@ FEW = 8
 """Rows that stand for many; one in so many may be off, as by luck rounding can decide a top-k."""
 OFF, CANCELLED = 0.1, 1e-3
 """Of a gradient's norm, as rounding at another shape is far less, and of the largest one's, which is left of one that cancels."""
-SECONDS, KEPT = 4.0, 2e9
-"""Of a processor and bytes for a backward pass that many rows may take by the measure of a few."""
+SECONDS = 4.0
+"""Of a processor for a backward pass that many rows may take by the measure of a few."""
 
 
 def batches(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
@@ -45,12 +45,12 @@ def batches(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
 
 
 def affordable(operator: OperatorProcess, probe: Probe, B: int, T: int) -> int:
-    """Rows, up to B, whose backward pass takes neither SECONDS nor KEPT bytes, by the measure of a few."""
+    """Rows, up to B, whose backward pass takes neither SECONDS nor ROOM, by the measure of a few."""
     few, began = probe.inputs(operator, FEW, T), operator.clock()
     operator.vjp(few, torch.ones_like(few["v"]), chunk_size=probe.chunk_size)
     seconds = operator.clock() - began
-    kept = operator.measure(few, chunk_size=probe.chunk_size, repeat=0, memory=True)[1]
-    return max(1, min(B, int(FEW * min(SECONDS / max(seconds, 1e-3), KEPT / max(kept, 1)))))
+    kept = operator.kept_bytes(few, chunk_size=probe.chunk_size)
+    return max(1, min(B, int(FEW * min(SECONDS / max(seconds, 1e-3), ROOM / kept))))
 
 
 def among_many(operator: OperatorProcess, probe: Probe, B: int, T: int) -> None:

@@ -15,6 +15,7 @@ Tensors = dict[str, Tensor]
 ODD = ("of one sign", "of the other sign", "of one channel", "alike in all channels", "that are the keys")
 """Kinds of vectors that chance never draws and training can come to."""
 STANDARD = ("q", "k", "v", "beta")
+ROOM = 2e9  # bytes that a backward pass may keep, far below what a process may have
 EPS = {"float64": 2.3e-16, "float32": 1.2e-7, "lower": 8e-3}
 """Relative rounding of each precision class."""
 
