@@ -30,6 +30,7 @@ class Progress:
         self.left = {s: cost(s, protocol) for s in todo}
         self.share = dict.fromkeys(todo, 0.0)  # of each setting, how much of it is done: several may be under way
         self.total, self.done, self.spent, self.started = len(todo), 0, 0.0, time.monotonic()
+        self.first: tuple[float, float] | None = None  # when the first news came, and the tokens that were trained by then
 
     @property
     def elapsed(self) -> float:
@@ -48,15 +49,16 @@ class Progress:
         epoch, step, seconds, accuracy = (facts[k] for k in ("epoch", "step", "seconds", "accuracy"))
         self.share[setting] = share = epoch / self.protocol.epochs
         under_way = sum(tokens * self.share[s] for s, tokens in self.left.items())
-        rate = (self.spent + under_way) / max(1e-9, self.elapsed)
-        left = sum(self.left.values()) - under_way
-        known = self.elapsed > 30 or self.spent + under_way > 0.02 * left  # before that, set-up is all that was seen
+        trained, left = self.spent + under_way, sum(self.left.values()) - under_way
+        self.first = self.first or (self.elapsed, trained)  # set-up is no training, nor is what a checkpoint held
+        passed, gained = self.elapsed - self.first[0], trained - self.first[1]
+        known = gained > 0 and (passed > 30 or gained > 0.02 * left)
         finite = [a for a in accuracy if figures.share(a) and math.isfinite(a)]
         self.report({
             "event": "progress", "task": setting.task, "setting": setting.name, "settings_done": self.done,
             "settings_total": self.total, "step": step, "steps": round(step / max(share, 1e-9)),
             "accuracy": max(finite, default=None), "steps_per_second": round(step / max(seconds, 1e-9), 2),
-            "seconds_left": round(left / max(rate, 1e-9)) if known else None,
+            "seconds_left": round(left * passed / gained) if known else None,
         })  # fmt: skip
 
     def finished(self, setting: Setting, rows: Sequence[Row]) -> None:

@@ -10,12 +10,15 @@ SMOKE = PROTOCOLS["smoke"]
 
 
 def told_of(epoch: int, seconds: float, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
-    """What is told after so many epochs of the first setting, so many seconds after the start."""
+    """What is told after so many epochs of the first setting, so many seconds after the first news, before which an hour went."""
     now, told = [100.0], []
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     news = progress.Progress(SMOKE, SMOKE.settings, told.append)
-    now[0] += seconds
-    news.update(SMOKE.settings[0], {"epoch": epoch, "step": epoch, "seconds": seconds, "accuracy": [0.25, float("nan")]})
+    now[0] += 3600.0
+    for done, passed in ((0, 0.0), (epoch, seconds)):
+        now[0] += passed
+        news.update(SMOKE.settings[0], {"epoch": done, "step": done, "seconds": passed, "accuracy": [0.25, float("nan")]})
+    assert told[0]["seconds_left"] is None
     return dict(told[-1])
 
 
