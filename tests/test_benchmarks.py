@@ -126,20 +126,25 @@ def test_a_setting_is_as_far_from_its_task_as_the_variants_differ_otherwise_ther
     assert measured.agreement_of(SETTINGS[::2], found)[1] == pytest.approx(0.15)
 
 
-def test_noise_of_settings_and_of_whole_columns_goes_into_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_noise_of_settings_and_whole_columns_goes_into_the_table_unless_it_has_that_of_more_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, third = (s.name for s in SETTINGS[:3])
+    old = [("smoke", first, 0.1, 5), ("mad", first, 0.5, 4), ("mad", second, 0.5, 5)]
     stored = tmp_path / "noise.csv"
-    stored.write_text("\n".join([",".join(noise_script.FIELDS), "mad,1,Compress,,0.5,0.5,3,old,GPU,2026-01-01", "smoke,1,Compress,,0.1,0.2,5,old,CPU,2026-01-01", ""]))
+    stored.write_text("\n".join([",".join(noise_script.FIELDS), *(f"{p},1,Compress,{s},{x},0.2,{n},old,GPU,2026-01-01" for p, s, x, n in old), ""]))
     monkeypatch.setattr(noise_script, "TABLE", stored)
     evaluation(tmp_path / "a", "delta_net", alike(0.1, 0.3))
     evaluation(tmp_path / "b", "gla", alike(0.5, 0.5), settings=11)  # not whole in the last task
     assert noise_script.main([str(tmp_path / "a"), str(tmp_path / "b")]) == 0
     rows = {(r["protocol"], r["column"], r["setting"]): r for r in csv.DictReader(stored.read_text().splitlines())}
-    first = SETTINGS[0].name
     assert len(rows) == 1 + len(SETTINGS) + len(COLUMNS)
-    assert rows["smoke", "Compress", ""]["variant"] == "old"
-    for setting in ("", first):
+    assert rows["smoke", "Compress", first]["variant"] == "old"
+    for setting in ("", first, third):
         row = rows["mad", "Compress", setting]
         assert (row["sigma"], row["mean"], row["seeds"], row["variant"]) == ("0.10000", "0.35000", "4", "delta_net gla")
+    assert rows["mad", "Compress", second]["variant"] == "old"
+    assert f"mad Compress {second}: sigma 0.10000 of 4 scores; 0.5 of 5 stays" in capsys.readouterr().out
     assert rows["mad", "Selective Copy", ""]["variant"] == "delta_net"
 
 
@@ -152,12 +157,18 @@ def test_one_seed_tells_no_noise_and_a_folder_without_a_score_is_told(tmp_path: 
     assert str(tmp_path) in capsys.readouterr().err
 
 
-def test_the_noise_of_a_column_of_one_setting_is_that_setting_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_noise_of_a_column_is_that_of_the_mean_of_its_settings_or_its_own_where_that_is_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = [s.name for s in PROTOCOLS["mad"].settings if s.task == "memorization"]
     only = next(s.name for s in PROTOCOLS["fast"].settings if s.task == "memorization")
-    (tmp_path / "noise.csv").write_text(f"protocol,version,column,setting,sigma\nmad,1,Memorize,,0.5\nmad,1,Memorize,{only},0.01\n")
+    rows = [f"mad,1,Memorize,{name},{0.3 if name == only else 0.4}" for name in settings]
+    (tmp_path / "noise.csv").write_text("\n".join(["protocol,version,column,setting,sigma", *rows, ""]))
     monkeypatch.setattr(noise, "TABLE", tmp_path / "noise.csv")
-    assert noise.sigmas(PROTOCOLS["fast"])["Memorize"] == 0.01
+    assert noise.sigmas(PROTOCOLS["fast"])["Memorize"] == 0.3
+    assert noise.sigmas(PROTOCOLS["mad"])["Memorize"] == pytest.approx(math.hypot(0.3, *[0.4] * 5) / 6)
+    (tmp_path / "noise.csv").write_text("\n".join(["protocol,version,column,setting,sigma", *rows, "mad,1,Memorize,,0.5", ""]))
     assert noise.sigmas(PROTOCOLS["mad"])["Memorize"] == 0.5
+    (tmp_path / "noise.csv").write_text("\n".join(["protocol,version,column,setting,sigma", *rows[1:], ""]))
+    assert noise.sigmas(PROTOCOLS["mad"])["Memorize"] is None
 
 
 def test_of_several_evaluations_the_fullest_is_shown_and_the_latest_of_those(tmp_path: Path) -> None:
@@ -224,11 +235,10 @@ def test_the_interval_of_a_mean_of_six_says_what_of_its_noise_was_measured(tmp_p
 
 
 def test_noise_is_never_less_than_what_the_early_end_of_runs_leaves_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = ["mad,1,Memorize,,0.00001", "mad,1,Compress,,0.02", "mad,1,Compress,baseline,0.5"]
+    rows = [f"mad,1,Memorize,{s.name},0.00001" for s in PROTOCOLS["mad"].settings if s.task == "memorization"]
     (tmp_path / "noise.csv").write_text("\n".join(["protocol,version,column,setting,sigma", *rows, ""]))
     monkeypatch.setattr(noise, "TABLE", tmp_path / "noise.csv")
     sigma = noise.sigmas(PROTOCOLS["mad"])
-    assert sigma["Compress"] == 0.02
     assert 2 * math.sqrt(2) * (sigma["Memorize"] or 0) == pytest.approx(0.001)
     assert sigma["Noisy Recall"] is None
 
