@@ -53,24 +53,30 @@ def asked(gate, pair, sources, seed=0 if TORTURE < 300 else None):
         for before in BEFORE.get(gate.__name__, ()):
             probe.properties.update(BY_GATE[before](pair[0], probe))
         if gate.__name__ == "memory":
-            shapes(pair[0], probe)
-            BY_GATE["lengths"](pair[0], probe)
+            hundreds_of_calls(pair[0], probe)
         gate(pair[0], probe)
     except (Rejected, OperatorError) as error:
         return str(error)
     return None
 
 
-def shapes(operator, probe):
+def hundreds_of_calls(operator, probe):
+    """What lies between the first answer of a check and its last gate, with less to compute."""
     x = probe.inputs(operator, 1, 40)
     probe.first = (x, operator.forward(x, chunk_size=32))
+    short = probe.inputs(operator, 1, 3)
+    for _ in range(200):
+        operator.forward(short, chunk_size=32)
 
 
 LONG = ("state", "state_in_full", "derivative")
 """Gates that take ten seconds of a cheat: one of a class is asked here, all of them at full size."""
 
-LONGER = ("window_behind_shared_blocks", "recalls_the_old", "follows_the_same_tag")
-"""Those that take up to a minute are asked at full size alone."""
+LONGER = (
+    "window_behind_shared_blocks", "recalls_the_old", "follows_the_same_tag", "offset_that_opens_a_memory",
+    "backward_3_percent_off", "state_detached", "truncated_backprop", "backward_of_wide_heads",
+)  # fmt: skip
+"""Those that take up to a minute are asked at full size alone; others of their gates are asked here."""
 
 
 def cheats():
@@ -159,6 +165,13 @@ def test_gradients_that_are_not_finite_hide_no_state(pair):
     hidden += "    @staticmethod\n    def backward(ctx, g):\n        return g * float('nan') if len(g) == 72 else g\n\n\n"
     cheat = f"import torch\n\n\n{hidden}def delta_rule(q, k, v, beta, *, chunk_size):\n    return q + k + A.apply(v.cumsum(2)) * beta[..., None]\n"
     assert "are NaN or infinite" in asked(BY_GATE["state"], pair, {"naive": cheat})
+
+
+def test_a_gradient_three_percent_off_is_told(pair):
+    body = "    v = v.cumsum(2)\n    return (q + k + 0.97 * v + 0.03 * v.detach()) * beta[..., None]\n"
+    cheat = f"import torch\n\n\ndef delta_rule(q, k, v, beta, *, chunk_size):\n{body}"
+    assert "the gradient is not the derivative" in asked(BY_GATE["derivative"], pair, {"naive": cheat})
+    assert asked(BY_GATE["derivative"], pair, {"naive": cheat.replace(".detach()", "")}) is None
 
 
 def test_what_is_written_to_in_place_is_told_in_words(pair):
