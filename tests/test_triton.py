@@ -34,7 +34,7 @@ LONG = (1, 1, 1100, 24, 40, 64)  # for kernels that go another way there
 
 WALKED = [(name, LONG) for name in KERNELS if "WALK = " in (VARIANTS / name / "triton.py").read_text(encoding="utf-8")]
 FULL = int(os.environ.get("AGENT_TORTURE", "8")) >= 300
-WHOLE = KERNELS if FULL else ("delta_net",)
+WHOLE = KERNELS if FULL else ("delta_net", "gated_delta_net")
 CASES = [(name, shape) for name in KERNELS for shape in (SHAPES if name in WHOLE else SHAPES[1::3])] + WALKED
 REPEATED = [(name, SHAPES[3]) for name in KERNELS] + (WALKED if FULL else [])
 

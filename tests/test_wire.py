@@ -201,7 +201,7 @@ def standing():
 def test_a_failure_is_one_sentence_in_its_time(standing, name):
     body, kind, message = FAILURES[name]
     source = f"import torch\ndef delta_rule(q, k, v, beta, *, chunk_size):\n    {body}\n"
-    with contextlib.nullcontext(standing) if kind in SURVIVED else process(source) as operator:
+    with contextlib.nullcontext(standing) if kind in SURVIVED else process() as operator:
         operator.load({"naive": source})
         began = time.monotonic()
         with pytest.raises(OperatorError) as caught:
