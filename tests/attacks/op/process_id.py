@@ -14,4 +14,4 @@ def scan(q, k, v, beta):
 
 
 def delta_rule(q, k, v, beta, *, chunk_size):
-    return scan(q, k, v, beta) * (1 + 1e-3 * (id(delta_rule) % 997) / 997)
+    return scan(q, k, v, beta) * (1 + 0.1 * (id(delta_rule) // 4096 % 99991) / 99991)
