@@ -231,7 +231,7 @@ def score(
 def check(
     variant: options.Variant,
     json_: options.Json = False,
-    device: options.Device = None,
+    device: options.AskedOn = None,
     seed: options.GateSeed = None,
     sandbox: options.Sandbox = None,
     root: options.Root = _HERE,

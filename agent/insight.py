@@ -2,8 +2,8 @@
 
 from collections import Counter
 
-from .compare import Comparison, Setting, bar, judged, mean_bar, minus
-from .records import COLUMNS, Versus, mean_name, mean_score
+from .compare import Comparison, Setting, bar, judged
+from .records import COLUMNS, Versus, mean_name
 
 
 def measured_insight(comparison: Comparison, why: str = "no model was asked") -> str:
@@ -21,7 +21,7 @@ def measured_insight(comparison: Comparison, why: str = "no model was asked") ->
 
 
 def _lesson(comparison: Comparison) -> str:
-    most = "" if comparison.settings or minus(*_means(comparison)) is None else _most(comparison)
+    most = "" if comparison.settings or comparison.mean_difference is None else _most(comparison)
     return f"{comparison.name} under {comparison.protocol}: {in_short(comparison)}.{most}"
 
 
@@ -29,19 +29,14 @@ def in_short(comparison: Comparison) -> str:
     """`mean of six 0.4994, -0.0044 against delta_net (within noise, noise 0.1031)`; or how its settings compare."""
     if comparison.settings:
         return _settings_in_short(comparison)
-    mean, old = _means(comparison)
-    head, difference = f"{mean_name(comparison.protocol)} {_number(mean)}", minus(mean, old)
+    head, difference = f"{mean_name(comparison.protocol)} {_number(comparison.mean)}", comparison.mean_difference
     if difference is None:
         return head
     if all(moved == 0.0 for moved in comparison.differences.values()):
         return f"{head}, and each of the six equal to {comparison.against}'s to the last digit: what was changed acts nowhere in them"
-    limit = mean_bar(comparison.noise)
+    limit = comparison.mean_noise
     beside = f", noise {limit:.4f}" if limit is not None else ", noise not measured"
     return f"{head}, {difference:+.4f} against {comparison.against} ({comparison.versus}{beside})"
-
-
-def _means(comparison: Comparison) -> tuple[float | None, float | None]:
-    return mean_score(dict(comparison.scores)), mean_score(dict(comparison.parent_scores))
 
 
 def _settings_in_short(comparison: Comparison) -> str:

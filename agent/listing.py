@@ -82,7 +82,7 @@ def _row(entry: Entry) -> Row:
         known_name(entry),
         about.kind,
         entry.status,
-        bool(attempt and attempt.success),
+        attempt.success if attempt else None,
         attempt.versus_parent if attempt else "unknown",
         about.parent,
         about.proposer,

@@ -32,6 +32,9 @@ Protocol = Annotated[
 Device = Annotated[
     Literal["auto", "cpu", "cuda"] | None, typer.Option("--device", help="Where to train. [auto]")
 ]
+AskedOn = Annotated[
+    Literal["auto", "cpu", "cuda"] | None, typer.Option("--device", help="Where a Triton form is asked, too. [auto]")
+]
 Ray = Annotated[
     str | None,
     typer.Option(

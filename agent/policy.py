@@ -168,7 +168,7 @@ def _freshness(parent: Entry, past: Past) -> float:
     children = [
         entry.attempt
         for entry in past.entries
-        if entry.attempt and entry.attempt.parent == parent.name and entry.attempt.protocol == parent.about.protocol
+        if entry.attempt and entry.attempt.kind == "attempt" and entry.attempt.parent == parent.name and entry.attempt.protocol == parent.about.protocol
         if entry.status not in ("interrupted", "reply-failed")
     ]
     under_way = sum(entry.running and entry.about.parent == parent.name for entry in past.entries)

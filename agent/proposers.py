@@ -22,6 +22,7 @@ _REFUSAL = re.compile(
     r"|i am (?:not able|unable)|i won['\u2019]t|i will not)\b",
     re.IGNORECASE,
 )
+_THOUGHTS_ALONE = "the model sent its reasoning alone"
 _SETTLED = 1.0  # seconds that an answer's file must rest before it is read: editors write in steps
 _LONGEST_ANSWER = 4 << 20
 _Stamp = tuple[int, int]
@@ -63,13 +64,16 @@ class Prompted:
 
     def propose(self, brief: Brief, setbacks: Sequence[Setback], tries_left: int, folder: Path) -> str:
         messages = _conversation(self.root, brief, setbacks, tries_left)
-        return without_thoughts(ask(self.ask_model, messages, folder / "llm.jsonl"))
+        said = without_thoughts(ask(self.ask_model, messages, folder / "llm.jsonl"))
+        if not said.strip():
+            raise NoText(_THOUGHTS_ALONE)
+        return said
 
     def reflect(self, comparison: Comparison, proposal: str, folder: Path) -> str:
         messages = prompts.reflect(self.root, comparison, proposal)
         said = unwrapped(without_thoughts(ask(self.ask_model, messages, folder / "llm.jsonl")))
         if not said.strip() or is_unfinished(said):
-            raise NoText("the model sent its reasoning alone")
+            raise NoText(_THOUGHTS_ALONE)
         try:
             name = parse(said).name
         except ReplyError:

@@ -114,14 +114,17 @@ def _section(title: str, text: str | None) -> Iterator[Text]:
         return
     yield Text(f"\n{title}", style="bold")
     if text is not None:
-        cut = f"\n... ({len(text):,} characters; the rest is in the file)" if len(text) > _SHOWN else ""
-        yield Text(printable(text[:_SHOWN]).strip() + cut)
+        yield Text(printable(text[:_SHOWN]).strip() + _rest(text))
+
+
+def _rest(text: str) -> str:
+    return f"\n... ({len(text):,} characters; the rest is in the file)" if len(text) > _SHOWN else ""
 
 
 def _coloured(diff: str) -> Text:
     colours = {"+": "green", "-": "red", "@": "cyan"}
     lines = printable(diff[:_SHOWN]).splitlines(keepends=True)
-    return Text.assemble(*((line, colours.get(line[0], "")) for line in lines))
+    return Text.assemble(*((line, colours.get(line[0], "")) for line in lines), _rest(diff))
 
 
 def _facts(entry: Entry, root: Path) -> Table:

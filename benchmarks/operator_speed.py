@@ -114,7 +114,7 @@ def least_work(shape, dtype, chunk_size):
     return moved, 3 * B * H * -(-T // C) * per_chunk
 
 
-def fla_rules(naive):
+def fla_rules():
     """fla's operators as functions of our inputs in its layout [B, T, H, .], by our names."""
     from fla.ops.delta_rule import chunk_delta_rule
     from fla.ops.gated_delta_rule import chunk_gated_delta_rule
@@ -138,7 +138,7 @@ def forms_of(name, chunk_size, fla):
         kernels = load(name, "triton")
         forms["triton"] = (lambda **x: kernels.delta_rule(**x, chunk_size=chunk_size), False)
     if fla is not None and name in ("delta_net", "gated_delta_net"):
-        forms["fla"] = (fla_rules(naive)[name], True)
+        forms["fla"] = (fla_rules()[name], True)
     return forms
 
 

@@ -43,11 +43,15 @@ def forward(header: wire.Header, tensors: Tensors, operator: Loaded, send: Send)
 
 
 def vjp(header: wire.Header, tensors: Tensors, operator: Loaded, send: Send) -> None:
-    """Outputs, and the gradient of sum(o * grad_o) to every floating input; with `echo` the inputs as they are afterwards."""
+    """Outputs, and the gradient of sum(o * grad_o) to every floating input; with `echo` the inputs as they are afterwards.
+
+    What is sent back lies token by token in memory with `by_token`, as a layer on a CPU has it, else head by head.
+    """
     given = _to_device(tensors, operator)
     grad_o = given.pop("grad_o")
+    grad_o = grad_o.transpose(1, 2).contiguous().transpose(1, 2) if header["by_token"] else grad_o
     leaves = {name: x.requires_grad_() for name, x in given.items() if x.is_floating_point()}
-    with torch.enable_grad():
+    with torch.enable_grad(), _poison(header["poison"]):
         inputs = _with_history(given)
         o = call(operator.delta_rule, inputs, header["chunk_size"])
         grads = _grads(o, leaves, grad_o)
@@ -98,11 +102,14 @@ def _unroll(step: Callable[..., Any], inputs: Tensors, per_token: set[str]) -> t
 
 
 def measure(header: wire.Header, tensors: Tensors, operator: Loaded, send: Send) -> None:
-    """Run forward `repeat` times for the other side's clock; answers the bytes kept for a backward pass."""
+    """Run forward, with `grad` backward too, `repeat` times for the other side's clock; answers the bytes kept for a backward pass."""
     given = _to_device(tensors, operator)
-    with torch.no_grad():
+    leaves = {name: x.requires_grad_() for name, x in given.items() if x.is_floating_point() and header["grad"]}
+    with torch.set_grad_enabled(header["grad"]):
         for _ in range(header["repeat"]):
-            call(operator.delta_rule, given, header["chunk_size"])
+            o = call(operator.delta_rule, _with_history(given) if header["grad"] else given, header["chunk_size"])
+            if header["grad"]:
+                _grads(o, leaves, torch.ones_like(o))
     kept = _kept_for_backward(operator, given, header["chunk_size"]) if header["memory"] else None
     if operator.device.type == "cuda":
         torch.cuda.synchronize()

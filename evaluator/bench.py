@@ -122,10 +122,13 @@ class Bench:
         if lost:
             raise lost
 
-    def train(self, setting: Setting, listener: Listener) -> Future[list[Row]]:
-        """Trains a setting, and gives its audited rows as they come, while the next is trained; raises FAILURES."""
+    def train(self, setting: Setting, listener: Listener, beside: Listener | None = None) -> Future[list[Row]]:
+        """Trains a setting, and gives its audited rows as they come, while the next is trained; raises FAILURES.
+
+        The audit tells `beside`, where there is one, in a thread of its own.
+        """
         heard = _Watched(listener, self._watched) if self._watched else listener
-        return self._auditor.submit(self._audit, setting, train(self._trainer, setting, heard, self._folder), listener)
+        return self._auditor.submit(self._audit, setting, train(self._trainer, setting, heard, self._folder), beside or listener)
 
     def _audit(self, setting: Setting, outcomes: list[Outcome], listener: Listener) -> list[Row]:
         if self._watched:

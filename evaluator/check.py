@@ -169,16 +169,19 @@ class _Asking:
 
     def stage(self, stage: Sequence[gates.Gate], pair: tuple[OperatorProcess, OperatorProcess]) -> list[Gate]:
         """All gates of a stage: one alone, several in turn on whichever of the two processes is free."""
-        waiting, answers = queue.SimpleQueue[tuple[int, gates.Gate]](), dict[int, Gate]()
+        waiting, answers, trouble = queue.SimpleQueue[tuple[int, gates.Gate]](), dict[int, Gate](), list[OSError]()
         for item in enumerate(stage):
             waiting.put(item)
 
         def work(operator: OperatorProcess, fresh: OperatorProcess) -> None:
             with contextlib.suppress(queue.Empty):
-                while not operator.failed:
+                while not (operator.failed or trouble):
                     at, gate = waiting.get_nowait()
                     probe = self.probe(gate.__name__, fresh)
-                    answers[at] = _ask(gate, operator, probe)
+                    try:
+                        answers[at] = _ask(gate, operator, probe)
+                    except OSError as error:
+                        trouble.append(error)
                     self.first = self.first or probe.first
                     self.precision = probe.properties.get("precision", self.precision)
 
@@ -188,6 +191,8 @@ class _Asking:
         work(*pair)
         for thread in others:
             thread.join()
+        if trouble:
+            raise trouble[0]
         with contextlib.suppress(queue.Empty):
             while True:
                 at, gate = waiting.get_nowait()
@@ -205,13 +210,13 @@ def _ask(gate: gates.Gate, operator: OperatorProcess, probe: Probe, name: str | 
 
 
 def _say(gate: gates.Gate, operator: OperatorProcess, probe: Probe, name: str) -> Gate:
-    """The same, but raises OperatorError where the operator gave no answer to judge."""
+    """The same, but raises OperatorError where the operator gave no answer to judge, and OSError where the machine starts no process for it."""
     began, message = time.perf_counter(), ""
     try:
         probe.properties.update(gate(operator, probe) or {})
     except Rejected as error:
         message = str(error)
-    except OperatorError:
+    except (OperatorError, OSError):
         raise
     except Exception as error:  # what an operator's values do to our own arithmetic is no pass
         message = f"the gate could not be decided, {type(error).__name__}: {printable(str(error), 160)}"
@@ -228,7 +233,7 @@ def gates_on_device(
     chunk_size: int = 32,
     seed: int | None = None,
 ) -> tuple[tuple[Gate, ...], OperatorError | None]:
-    """Causal, rows and memory once more on the training device, at the trainer's exact (batch, length) and dtype.
+    """The gates of ON_DEVICE once more on the training device, and `exact` at the trainer's exact (batch, length) and dtype.
 
     There the operator must also be the function that the check has seen: `plain` runs naive.py on a CPU, where it is
     asked in float32 and in small batches.

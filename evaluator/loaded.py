@@ -42,13 +42,41 @@ def load(sources: dict[str, str], form: str, device: str, folder: Path) -> Loade
         raise BadOutput(f"{form}.py defines no function delta_rule(q, k, v, beta, *, chunk_size)")
     declared = modules["naive"]
     return Loaded(
-        modules[form].delta_rule,
+        _as_it_takes_parameters(modules[form].delta_rule),
         getattr(declared, "projections", None),
         getattr(declared, "parameters", None),
         getattr(declared, "recurrence", None),
         torch.device(device),
         form,
     )
+
+
+def _as_it_takes_parameters(delta_rule: Callable[..., Any]) -> Callable[..., Any]:
+    """The operator, with declared parameters in q's dtype if it answers for those alone.
+
+    They are learned in float32, and arrive so where a GPU computes in bfloat16: what decays by one needs it exact. What multiplies them
+    with q as they are gives float32, or fails, and is honest all the same.
+    """
+    lowered = False
+
+    def call_it(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, *, chunk_size: int, **declared: Tensor) -> Any:
+        nonlocal lowered
+        low = {name: x.to(q.dtype) for name, x in declared.items()}
+        if lowered or all(low[name] is declared[name] for name in low):
+            return delta_rule(q, k, v, beta, chunk_size=chunk_size, **low)
+        try:
+            o = delta_rule(q, k, v, beta, chunk_size=chunk_size, **declared)
+        except RuntimeError as error:
+            if "type" not in str(error):
+                raise
+        else:
+            if not isinstance(o, Tensor) or o.dtype == q.dtype:
+                return o
+        o = delta_rule(q, k, v, beta, chunk_size=chunk_size, **low)
+        lowered = True
+        return o
+
+    return call_it
 
 
 def _module(name: str, path: Path) -> ModuleType:

@@ -46,7 +46,7 @@ def _run(job: Job, todo: Sequence[Setting], progress: Progress, bench: Bench) ->
             if job.seconds is not None and progress.elapsed > job.seconds:
                 progress.note(left_out(job.seconds, len(todo) - i))
                 break
-            pending.append((setting, bench.train(setting, listener)))
+            pending.append((setting, bench.train(setting, listener, progress)))
             _collect(job, pending, progress, wait=False)
         _collect(job, pending, progress, wait=True)
     except FAILURES as error:

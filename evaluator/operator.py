@@ -95,7 +95,7 @@ class OperatorProcess:
             raise FileNotFoundError(f"the variant has no {form}.py")
         self.form, self.device, self.walls, self.timeout = form, device, walls, timeout
         self.num_heads, self.head_dim, self.seed = num_heads, head_dim, seed
-        self._loaded = self._started = self._killed = False
+        self._loaded = self._started = self._killed = self._by_token = False
         self._talk = Conversation(walls, device, memory, threads)
 
     def __enter__(self) -> Self:
@@ -162,7 +162,7 @@ class OperatorProcess:
 
     def inputs_after_backward(self, inputs: Tensors, grad_o: Tensor, *, chunk_size: int) -> Tensors:
         """The inputs as they are after a forward and a backward pass."""
-        header = {"request": "vjp", "chunk_size": chunk_size, "echo": True}
+        header = self._backward(chunk_size, echo=True, poison=False)
         _, found = self._one(header, {**inputs, "grad_o": grad_o}, limit=2 * _bytes(inputs) + 2 * grad_o.nbytes)
         return self._echoed(inputs, found)
 
@@ -170,13 +170,18 @@ class OperatorProcess:
         return {name: self._like(found, f"input:{name}", x, x.dtype) for name, x in inputs.items()}
 
     def vjp(
-        self, inputs: Tensors, grad_o: Tensor, *, chunk_size: int, timeout: float | None = None
+        self, inputs: Tensors, grad_o: Tensor, *, chunk_size: int, poison: bool = False, timeout: float | None = None
     ) -> tuple[Tensor, dict[str, Tensor | None]]:
-        """o, and the gradient of sum(o * grad_o) to every floating input, None where none reaches it."""
-        header = {"request": "vjp", "chunk_size": chunk_size, "echo": False}
+        """o, and the gradient of sum(o * grad_o) to every floating input, None where none reaches it; `poison` as in `forward`."""
+        header = self._backward(chunk_size, echo=False, poison=poison)
         limit = _bytes(inputs) + 2 * grad_o.nbytes
         _, found = self._one(header, {**inputs, "grad_o": grad_o}, limit=limit, timeout=timeout)
         return self._like(found, "o", inputs["v"], inputs["q"].dtype), self._grads(inputs, found)
+
+    def _backward(self, chunk_size: int, echo: bool, poison: bool) -> wire.Header:
+        """Gradients of outputs lie in memory one way and the other in turn, as layers on a CPU and on a GPU have them."""
+        self._by_token = not self._by_token
+        return {"request": "vjp", "chunk_size": chunk_size, "echo": echo, "poison": poison, "by_token": self._by_token}
 
     def recurrence(self, inputs: Tensors, grad_o: Tensor | None = None) -> Unrolled:
         """The recurrent form, token by token, over the same inputs; gradients as of `vjp` where grad_o is given."""
@@ -188,12 +193,12 @@ class OperatorProcess:
             raise self._talk.bad("the sizes of a recurrent state are no list of numbers")
         return Unrolled(self._like(found, "o", inputs["v"], inputs["q"].dtype), self._grads(inputs, found), sizes)
 
-    def measure(self, inputs: Tensors, *, chunk_size: int, repeat: int, memory: bool = False) -> tuple[float, int]:
-        """Seconds of a request that runs forward `repeat` times, and the bytes kept for a backward pass.
+    def measure(self, inputs: Tensors, *, chunk_size: int, repeat: int, memory: bool = False, grad: bool = False) -> tuple[float, int]:
+        """Seconds of a request that runs forward `repeat` times, with `grad` backward too, and the bytes kept for a backward pass.
 
         By `clock`: other load does not count where the kernel tells.
         """
-        header = {"request": "measure", "chunk_size": chunk_size, "repeat": repeat, "memory": memory}
+        header = {"request": "measure", "chunk_size": chunk_size, "repeat": repeat, "memory": memory, "grad": grad}
         self._load()
         began = self.clock()
         answer, _ = self._one(header, inputs, limit=0)

@@ -6,8 +6,9 @@ from typing import Any
 
 
 def print_event(event: dict[str, Any]) -> None:
-    """Progress as one JSON object a line, for a program."""
-    print(json.dumps(event), flush=True)
+    """Progress as one JSON object a line, for a program; in one write, as several threads tell."""
+    sys.stdout.write(json.dumps(event) + "\n")
+    sys.stdout.flush()
 
 
 def print_line(event: dict[str, Any]) -> None:

@@ -76,7 +76,8 @@ def train_group(
     """Trains until the last epoch, or until of each seed one run passes the protocol's accuracy at an epoch's end.
 
     The runs of a seed end together, as they would without those of other seeds beside them: what an ended run goes on to
-    compute is not looked at. Those of a seed in `until` end after that epoch at the latest, as one in another group has passed then.
+    compute is not looked at. One that is kept with less, as its loss was lower in an epoch before, ends alone: the best of
+    the others could be above it. Those of a seed in `until` end after that epoch at the latest, as one in another group has passed then.
     The operator is compiled, where it can be, once it is sure that the training takes long. `keep` is given a
     checkpoint at an epoch's end, every so many seconds; training goes on from `begin` where there is one.
     """
@@ -95,12 +96,13 @@ def train_group(
         epoch, steps = epoch + 1, steps + group.steps_an_epoch
         accuracy, perplexity = group.test_scores([not ended for _, _, ended in last])
         setup = time.monotonic() - started if epoch == 1 else setup
-        over = _over(group.runs, accuracy, perplexity, protocol.stop_accuracy)
+        active = [r for r in range(count) if not last[r][2]]
+        for r in active:
+            best[r] = (perplexity[r], epoch, accuracy[r]) if perplexity[r] < best[r][0] else best[r]
+        over = _over(group.runs, accuracy, perplexity, [b[2] for b in best], protocol.stop_accuracy)
         over |= {seed for seed, end in (until or {}).items() if epoch >= end}
-        for r, (run, acc, ppl) in enumerate(zip(group.runs, accuracy, perplexity, strict=True)):
-            if not last[r][2]:
-                best[r] = (ppl, epoch, acc) if ppl < best[r][0] else best[r]
-                last[r] = epoch, acc, run.seed in over
+        for r in active:
+            last[r] = epoch, accuracy[r], accuracy[r] > protocol.stop_accuracy or group.runs[r].seed in over
         seconds = time.monotonic() - started
         report(Progress(epoch, steps, seconds, tuple(acc for _, acc, _ in last), tuple(perplexity)))
         if all(ended for _, _, ended in last):
@@ -116,8 +118,8 @@ def train_group(
     )
 
 
-def _over(runs: Sequence[Run], accuracy: Sequence[float], perplexity: Sequence[float], enough: float) -> set[int]:
-    """The seeds of which one run has passed the accuracy that is enough, or no run is finite any more."""
-    passed = {run.seed for run, a in zip(runs, accuracy, strict=True) if a > enough}
+def _over(runs: Sequence[Run], accuracy: Sequence[float], perplexity: Sequence[float], kept: Sequence[float], enough: float) -> set[int]:
+    """The seeds of which one run has passed the accuracy that is enough and is kept with it, or no run is finite any more."""
+    passed = {run.seed for run, a, k in zip(runs, accuracy, kept, strict=True) if min(a, k) > enough}
     finite = {run.seed for run, p in zip(runs, perplexity, strict=True) if math.isfinite(p)}
     return passed | {run.seed for run in runs} - finite

@@ -108,10 +108,10 @@ def train(trainer: Renewable, setting: Setting, listener: Listener, folder: Path
 
 
 def _earliest(outcome: Outcome, until: Mapping[int, int], enough: float) -> dict[int, int]:
-    """The epochs after which a run of each seed had passed, with this group's."""
+    """The epochs after which a run of each seed had passed and was kept with it, with this group's."""
     found = dict(until)
-    for (run, epochs), accuracy in zip(outcome.lengths, outcome.facts["last_accuracy"], strict=True):
-        if accuracy > enough:
+    for (run, epochs), accuracy, kept in zip(outcome.lengths, outcome.facts["last_accuracy"], outcome.facts["accuracy"], strict=True):
+        if min(accuracy, kept) > enough:
             found[run.seed] = min(epochs, found.get(run.seed, epochs))
     return found
 

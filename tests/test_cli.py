@@ -702,7 +702,8 @@ def test_a_second_run_is_refused_in_words_and_ctrl_c_ends_the_first(root: Path) 
     _, told = first.communicate(timeout=120)
     assert first.returncode == 130
     assert "Traceback" not in told
-    assert document(agent(root, "list", "--json"))[0]["status"] == "interrupted"  # type: ignore[index]
+    (row,) = document(agent(root, "list", "--json"))
+    assert (row["status"], row["success"]) == ("interrupted", None)  # type: ignore[index]
     assert not subprocess.run(["pgrep", "-f", f"evaluator score {root}"], capture_output=True).stdout
 
 

@@ -74,7 +74,8 @@ LONG = ("state", "state_in_full", "derivative")
 
 LONGER = (
     "window_behind_shared_blocks", "recalls_the_old", "follows_the_same_tag", "offset_that_opens_a_memory",
-    "backward_3_percent_off", "state_detached", "truncated_backprop", "backward_of_wide_heads",
+    "backward_3_percent_off", "state_detached", "truncated_backprop", "backward_of_wide_heads", "detached_in_wide_heads",
+    "quadratic_where_gradients_are_wanted",
 )  # fmt: skip
 """Those that take up to a minute are asked at full size alone; others of their gates are asked here."""
 
@@ -119,7 +120,7 @@ def test_an_honest_operator_that_looks_odd_passes(walls, name):
 
 @pytest.mark.parametrize(("name", "gate"), [
     ("every_second_chunk", "chunk"), ("binary_keys", "derivative"), ("write_only_surprises", "reach"),
-    ("quantised_keys_four_bits", "derivative"),
+    ("quantised_keys_four_bits", "derivative"), ("gated_values", "dtypes"),
 ])  # fmt: skip
 def test_an_honest_operator_passes_the_gate_that_it_comes_near_to(pair, name, gate):
     assert asked(BY_GATE[gate], pair, read_sources(ATTACKS / CASES[name]["file"])) is None
@@ -151,6 +152,21 @@ def test_the_canary_sings_for_a_leak_alone(pair):
     leak = (ATTACKS / "op" / "leaks_at_127.py").read_text().replace("q.shape[2] == 127", "True").replace("0.01", "1.0")
     assert "random tokens are predicted" in asked(BY_GATE["canary"], pair, {"naive": leak})
     assert asked(BY_GATE["canary"], pair, read_sources(ATTACKS / "honest" / "filled_in_place.py")) is None
+
+
+@pytest.mark.parametrize("answered", [0, 60])
+def test_a_process_that_cannot_start_is_no_verdict_on_the_variant(walls, monkeypatch, answered):
+    load, seen = OperatorProcess._load, []
+
+    def starts_no_more(process):
+        seen.append(process)
+        if len(seen) > answered:
+            raise OSError("no process can start")
+        load(process)
+
+    monkeypatch.setattr(OperatorProcess, "_load", starts_no_more)
+    with pytest.raises(OSError, match="no process can start"):
+        check(ROOT / "variants" / "delta_net", walls=walls)
 
 
 def test_what_is_slow_because_of_what_it_keeps_is_told_so(walls):

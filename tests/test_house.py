@@ -10,12 +10,12 @@ import pytest
 from agent import variants
 from agent.records import COLUMN_OF
 from evaluator.operator import MAX_NAME, RESERVED, read_sources
-from evaluator.reading import source
+from evaluator.reading import source, vocabulary
 
 PROJECT = Path(__file__).parent.parent
-AGENT = {"jinja2", "openai", "httpx2", "pydantic", "rapidfuzz", "rich", "scipy", "typer"}
-EVALUATOR = {"numpy", "pandas", "ray", "torch", "triton"}
-VARIANT = {"__future__", "einops", "math", "torch", "triton", "typing"}
+AGENT = {"jinja2", "openai", "httpx2", "pydantic", "rich", "typer"}
+EVALUATOR = {"numpy", "ray", "torch", "triton"}
+VARIANT = {name.split(".")[0] for name in vocabulary.MODULES}
 LONGEST = {"agent": 300, "evaluator": 400}
 
 

@@ -68,6 +68,11 @@ def test_a_model_that_says_nothing_is_asked_again(root: Path, make_job: MakeJob)
     assert "finish reason: tool_calls" in script.asked[2][-1]["content"]
 
 
+def test_a_model_that_sends_its_thoughts_alone_is_asked_again(root: Path, make_job: MakeJob) -> None:
+    (_, entry) = loop.run(make_job(["<think>\nWhat could it be?\n</think>\n", reply("one")]), 1)
+    assert (entry.name, entry.status) == ("one", "scored")
+
+
 def test_what_the_last_text_failed_of_is_recorded_and_not_the_silence_after_it(root: Path, make_job: MakeJob) -> None:
     job = make_job([reply("one", mark="reject"), NoText("the model sent no text"), NoText("the model sent no text"), reply("two")])
     (_, entry, other) = loop.run(job, 2)
@@ -351,7 +356,11 @@ def test_a_server_and_another_protocol_say_nothing_of_a_parent(root: Path, make_
     assert policy._freshness(past.find("0000"), past) == 1
     list(loop.run(job, 1))
     past = history.read(root)
-    assert policy._freshness(past.find("0000"), past) < 1
+    once = policy._freshness(past.find("0000"), past)
+    assert once < 1
+    (bad,) = (entry for entry in past.entries if entry.name == "bad")
+    replayed = replace(bad, about=bad.about.model_copy(update={"kind": "replay"}))
+    assert policy._freshness(past.find("0000"), replace(past, entries=[*past.entries, replayed])) == once
     other = replace(past.find("0000"), about=past.find("0000").about.model_copy(update={"protocol": "mad"}))
     assert policy._freshness(other, past) == 1
 

@@ -213,3 +213,23 @@ def test_a_process_computes_after_training_as_one_that_never_trained() -> None:
     with arithmetic(torch.device("cpu"), threads + 1):
         assert torch.get_num_threads() == threads + 1
     assert torch.get_num_threads() == threads
+
+
+def test_a_run_that_passes_and_is_kept_with_less_ends_alone():
+    told = [([0.9, 0.5], [1.0, 3.0]), ([0.9995, 0.6], [1.1, 2.0]), ([0.9995, 0.9995], [0.9, 1.0]), ([1.0, 1.0], [0.5, 0.5])]
+
+    class Told:
+        protocol, runs, steps_an_epoch, best, fused, state = SMOKE, sweep(SMOKE, [0]), 1, torch.zeros(2, 1), False, {}
+
+        def epoch(self, number):
+            self.scores = told[number]
+
+        def test_scores(self, active):
+            return self.scores
+
+        def tokens_after(self, epoch):
+            return 0
+
+    trained = train_group(Told(), lambda p: None)
+    assert (trained.epochs, trained.best_epoch) == ((2, 3), (1, 3))
+    assert (trained.accuracy, trained.last_accuracy) == ((0.9, 0.9995), (0.9995, 0.9995))

@@ -12,6 +12,7 @@ from evaluator.operator import OperatorProcess
 
 SIZES = (1.0, 50.0, 3000.0)
 """Magnitudes of what is put in place: a leak scaled down by 1e-5 must show, and one behind a normalisation too."""
+SMALL = 32  # width of a head that `smoke` trains
 FEW = 8
 """One row in FEW may overflow."""
 PROTOCOL = (32, 64, 127, 128, 255, 256, 511, 512, 1023, 1024)
@@ -40,8 +41,10 @@ def _where_training_leads(operator: OperatorProcess, probe: Probe) -> None:
         (256, probe.randint(16, 30), narrow, first, True),
         (96, probe.randint(16, 30), wide, last, True),
         (32, probe.randint(40, 60), wide, first, False),
+        *([(32, probe.randint(40, 60), SMALL, first, True)] if narrow < wide else []),
         (128, probe.randint(200, 400), narrow, first, False),
-        (96, probe.randint(270, 400), narrow, last, True),  # bfloat16 counts to 256
+        (64, probe.randint(270, 400), narrow, last, True),  # bfloat16 counts to 256
+        (12, probe.randint(270, 400), wide, last, True),
     ):
         elsewhere(operator, probe, *probe.varied(operator, B, T, K, dtype), grad=grad)
 

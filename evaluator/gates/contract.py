@@ -1,6 +1,7 @@
 """Gates on the contract: what is declared, shapes, dtypes, finite values, cost."""
 
 import math
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -130,48 +131,65 @@ def speed(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
 def cost(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
     """Time and memory must grow with the length, not with its square; the best of several rounds tells slow from that.
 
-    Where a machine's caches end time makes one leap, so what looks too slow is asked at longer and longer sequences: only
+    Of a backward pass that is told of what is quick alone: one that writes token by token into what it returns is honest, and
+    copied whole for each token by torch. Where a machine's caches end time makes one leap, so what looks too slow is asked at longer and longer sequences: only
     what grows too fast in the last octave, and in all of them together, is rejected. What is quick is asked once beyond
     all lengths that are trained.
     """
     T = 256 if probe.properties["milliseconds_a_token"] < 1.2 else 32
-    times = dict.fromkeys((T, 2 * T, 4 * T), math.inf)
-
-    def again(*lengths: int) -> None:
-        times.update({n: min(times.get(n, math.inf), _seconds(operator, probe, n)) for n in lengths})
-
-    for _ in range(5):  # more rounds only while it looks too slow
-        again(T, 2 * T, 4 * T)
-        exponent = math.log2(times[4 * T] / times[2 * T])
-        if exponent <= 1.25:
-            break
-    for longest in (8 * T, 16 * T, 32 * T):
-        if exponent <= 1.5 and (longest > 8 * T or probe.properties["milliseconds_a_token"] > 0.2):
-            break
-        for turn in range(3):
-            again(longest // 2, longest)
-            last, all_ = (math.log2(times[longest] / times[n]) for n in (longest // 2, 2 * T))
-            exponent = min(last, all_ / math.log2(longest / (2 * T)))
-            if exponent <= 1.25 or (exponent > 1.8 and (turn or longest < 32 * T)):  # far from both bounds
-                break
+    exponent, times = _exponent(operator, probe, T)
     if exponent > 1.5:
-        told = ", ".join(f"{1000 * t:.3g} ms at {n}" for n, t in times.items())
-        raise Rejected(f"time grows as T^{exponent:.2f} ({told}); it must be linear in T")
+        raise Rejected(f"time grows as T^{exponent:.2f} ({_told(times)}); it must be linear in T")
+    exponents = {"time": exponent}
+    if probe.properties["milliseconds_a_token"] < 0.05:
+        exponents["training"], trained = _exponent(operator, probe, T, (8,), grad=True)
+        if exponents["training"] > 1.6:
+            raise Rejected(f"time with a backward pass grows as T^{exponents['training']:.2f} ({_told(trained)}); it must be linear in T")
     kept = {n: operator.kept_bytes(probe.inputs(operator, 1, n), chunk_size=probe.chunk_size) for n in (T, 2 * T, 4 * T)}
     memory = math.log2(kept[4 * T] / kept[2 * T])
     if memory > 1.3:
         told = ", ".join(f"{n_bytes} bytes at {n}" for n, n_bytes in kept.items())
         raise Rejected(f"memory kept for the backward pass grows as T^{memory:.2f} ({told}); it must be linear in T")
     milliseconds = {str(n): round(1000 * t, 2) for n, t in times.items()}
-    return {"exponents": {"time": round(exponent, 2), "memory": round(memory, 2)}, "milliseconds": milliseconds}
+    return {"exponents": {name: round(n, 2) for name, n in (exponents | {"memory": memory}).items()}, "milliseconds": milliseconds}
 
 
-def _seconds(operator: OperatorProcess, probe: Probe, T: int) -> float:
-    """Time of one forward call, without the transfer of its inputs, from as many as take some twenty milliseconds."""
+def _told(times: Mapping[int, float]) -> str:
+    return ", ".join(f"{1000 * t:.3g} ms at {n}" for n, t in times.items())
+
+
+def _exponent(
+    operator: OperatorProcess, probe: Probe, T: int, further: Sequence[int] = (8, 16, 32), grad: bool = False
+) -> tuple[float, dict[int, float]]:
+    """How time grows with the length, from T to 4 T and, where it looks too slow, to `further` times T; and the seconds at each."""
+    times = dict.fromkeys((T, 2 * T, 4 * T), math.inf)
+
+    def again(*lengths: int) -> None:
+        times.update({n: min(times.get(n, math.inf), _seconds(operator, probe, n, grad)) for n in lengths})
+
+    for _ in range(5):  # more rounds only while it looks too slow
+        again(T, 2 * T, 4 * T)
+        exponent = math.log2(times[4 * T] / times[2 * T])
+        if exponent <= 1.25:
+            break
+    for longest in (times_T * T for times_T in further):
+        if exponent <= 1.5 and (longest > 8 * T or probe.properties["milliseconds_a_token"] > 0.2):
+            break
+        for turn in range(3):
+            again(longest // 2, longest)
+            last, all_ = (math.log2(times[longest] / times[n]) for n in (longest // 2, 2 * T))
+            exponent = min(last, all_ / math.log2(longest / (2 * T)))
+            if exponent <= 1.25 or (exponent > 1.8 and (turn or longest < further[-1] * T)):  # far from both bounds
+                break
+    return exponent, times
+
+
+def _seconds(operator: OperatorProcess, probe: Probe, T: int, grad: bool = False) -> float:
+    """Time of one call, with `grad` of its backward pass too, without the transfer of its inputs, from as many as take some twenty milliseconds."""
     x = probe.inputs(operator, 1, T)
     transfer = min(operator.measure(x, chunk_size=probe.chunk_size, repeat=0)[0] for _ in range(3))
-    once = operator.measure(x, chunk_size=probe.chunk_size, repeat=1)[0]
+    once = operator.measure(x, chunk_size=probe.chunk_size, repeat=1, grad=grad)[0]
     repeat = min(20, max(1, int(0.02 / max(once - transfer, 1e-3))))
     rounds = 1 if once > 0.3 else 2
-    best = min(operator.measure(x, chunk_size=probe.chunk_size, repeat=repeat)[0] for _ in range(rounds))
+    best = min(operator.measure(x, chunk_size=probe.chunk_size, repeat=repeat, grad=grad)[0] for _ in range(rounds))
     return max(best - transfer, 1e-5) / repeat

@@ -13,6 +13,8 @@ FEW = 8
 """Rows that stand for many; one in so many may be off, as by luck rounding can decide a top-k."""
 OFF, CANCELLED = 0.1, 1e-3
 """Of a gradient's norm, as rounding at another shape is far less, and of the largest one's, which is left of one that cancels."""
+MEAN = 1e-5
+"""Of a gradient's size in a batch of 128 rows of 128 tokens, of which a loss is the mean."""
 SECONDS = 4.0
 """Of a processor for a backward pass that many rows may take by the measure of a few."""
 
@@ -137,20 +139,26 @@ def _prefix(operator: OperatorProcess, probe: Probe, T: int, cut: int, calm: boo
 def backward(operator: OperatorProcess, probe: Probe) -> None:
     """The gradient of outputs of a row and head before a cut to inputs after it, of other rows and heads, is zero."""
     for T in (probe.randint(33, 64), probe.randint(65, 130), 128, probe.randint(260, 520)):
-        for calm in (False, True):
-            _backward(operator, probe, 2, T, probe.dtype, calm)
-    _backward(operator, probe, 2, probe.randint(33, 130), probe.dtypes[-1])
+        for calm, trained in ((False, False), (True, False), (False, True)):
+            _backward(operator, probe, 2, T, probe.dtype, calm, trained)
+    for T in (probe.randint(33, 130), probe.randint(260, 520)):
+        for trained in (False, True):
+            _backward(operator, probe, 2, T, probe.dtypes[-1], trained=trained)
     began, few = operator.clock(), 24
     _backward(operator, probe, few, 5, probe.dtype)
     affordable = int(few * operator.timeout / 4 / max(operator.clock() - began, 1e-3))
     _backward(operator, probe, min(PACKED, max(few, affordable)), 5, probe.dtype)
 
 
-def _backward(operator: OperatorProcess, probe: Probe, B: int, T: int, dtype: torch.dtype, calm: bool = False) -> None:
+def _backward(
+    operator: OperatorProcess, probe: Probe, B: int, T: int, dtype: torch.dtype, calm: bool = False, trained: bool = False
+) -> None:
+    """Where it is `trained` the sizes are those of training, in which gradients are those of a mean over a batch of tokens."""
     cut, at, head = probe.randint(1, T - 1), probe.randint(0, B - 1), probe.randint(0, probe.num_heads - 1)
     x = probe.inputs(operator, B, T, dtype=dtype, calm=calm)
+    x = probe.trained(x) if trained else x
     grad_o = torch.zeros(B, probe.num_heads, T, probe.head_dim, dtype=dtype)
-    grad_o[at, head, :cut] = probe.randn(cut, probe.head_dim, dtype=dtype)
+    grad_o[at, head, :cut] = probe.randn(cut, probe.head_dim, dtype=dtype) * (MEAN if trained else 1.0)
     over_time, asked = probe.over_time(x), grad_o.any(3)
 
     def leaks(number: int = 0) -> dict[str, Tensor]:

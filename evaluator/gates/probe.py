@@ -15,6 +15,8 @@ Tensors = dict[str, Tensor]
 ODD = ("of one sign", "of the other sign", "of one channel", "alike in all channels", "that are the keys")
 """Kinds of vectors that chance never draws and training can come to."""
 STANDARD = ("q", "k", "v", "beta")
+LEAST, MOST = 0.17, 0.6
+"""Of vectors in training, the root of the mean square of a feature."""
 ROOM = 2e9  # bytes that a backward pass may keep, far below what a process may have
 EPS = {"float64": 2.3e-16, "float32": 1.2e-7, "lower": 8e-3}
 """Relative rounding of each precision class."""
@@ -92,27 +94,29 @@ class Probe:
                 x[name] = (0.3 if calm else 1.0) * self.randn(B, H, T, width)
         for name, tensor in declared.parameters.items():
             x[name] = tensor.expand(B, *tensor.shape) + (0.0 if calm or as_declared else 0.1) * self.randn(B, *tensor.shape)
-        return {name: value.to(dtype).contiguous() for name, value in x.items()}
+        return self._cast(x, dtype)
 
     def varied(self, operator: OperatorProcess, B: int, T: int, K: int, dtype: torch.dtype) -> tuple[Tensors, Tensors, Tensor]:
         """Rows as training may make them, the same with another future or other heads or wholly other, and what is kept.
 
-        Every input of every row has a magnitude of its own, from 0.01 to 100, beta is saturated or near some level, learned
-        parameters are far from where they began, each by itself, all together or as declared but for one step of all, or in all rows
+        Every input of every row has a magnitude of its own, from 0.01 to 100, or in one row of four all have such as training gives together;
+        beta is saturated or near some level, learned parameters are far from where they began, each by itself, all together or as declared but for one step of all, or in all rows
         as declared. Some rows hold tokens of nothing; some a few tokens again and again, in runs or not, shared by four rows, or their
         keys alone, or some input by itself; some vectors of one sign, of a single channel, the same in all channels, or the same as the keys, or on the
         way there. What is kept is a mask [B, H, T].
         """
-        x = self._cast(self.inputs(operator, B, 2 * T, K=K, dtype=torch.float32), torch.float64)  # many times as fast as drawing doubles
+        x = {n: v.double() for n, v in self.inputs(operator, B, 2 * T, K=K, dtype=torch.float32).items()}  # many times as fast as drawing doubles
         declared = {n: p.double() for n, p in self.described(operator, self.num_heads, K).parameters.items()}
-        as_declared = self.randint(0, 3) == 0
+        as_declared, usual = self.randint(0, 3) == 0, self.uniform(B) < 0.25
         for name in x:
             sizes = self.uniform(B, *[1] * (x[name].dim() - 1))
+            trained = usual.view(sizes.shape)
             if name == "beta":
                 level = (self.uniform(*sizes.shape) < 0.5) * (10 * self.uniform(*sizes.shape) - 5)  # about which they vary
-                x[name] = torch.sigmoid(torch.logit(x[name]) * 40 ** (2 * sizes - 1) + level)
+                x[name] = torch.sigmoid(torch.logit(x[name]) * torch.where(trained, sizes, 40 ** (2 * sizes - 1)) + level * ~trained)
             elif name in self.over_time(x):
-                x[name] = x[name] * 10 ** (4 * sizes - 2)
+                unit = x[name] / torch.where(trained, x[name].square().mean((1, 2, 3), keepdim=True).sqrt(), 1.0)
+                x[name] = unit * torch.where(trained, LEAST * (MOST / LEAST) ** sizes, 10 ** (4 * sizes - 2))
             elif as_declared:
                 x[name] = declared[name].expand_as(x[name])
             else:
@@ -203,7 +207,9 @@ class Probe:
         return torch.rand(shape, generator=self.rng, dtype=torch.float64)
 
     def _cast(self, x: Tensors, dtype: torch.dtype) -> Tensors:
-        return {name: value.to(dtype).contiguous() for name, value in x.items()}
+        """Inputs as a layer gives them: where it computes in bfloat16 declared parameters are float32 all the same."""
+        timed, kept = self.over_time(x), torch.promote_types(dtype, torch.float32)
+        return {name: value.to(dtype if name in timed else kept).contiguous() for name, value in x.items()}
 
     def until(self, inputs: Tensors, token: int) -> Tensors:
         """The tokens before that one alone."""
@@ -214,14 +220,14 @@ class Probe:
         return inputs | {"beta": inputs["beta"].clamp(0, 1)}
 
     def trained(self, inputs: Tensors, betas: float = 0.0) -> Tensors:
-        """Inputs of the sizes that training gives: vectors of 0.17 to 0.6 a feature, and betas nearer to one where `betas` is 1, to nothing where -1."""
+        """Inputs of the sizes that training gives: vectors of LEAST to MOST a feature, and betas nearer to one where `betas` is 1, to nothing where -1."""
         sized = dict(inputs)
         for name in self.over_time(inputs):
             x, drawn = inputs[name], float(self.uniform())
             if name == "beta":
                 sized[name] = x + betas * (0.3 + 0.5 * drawn) * (1 - x if betas > 0 else x)
             else:
-                sized[name] = x * (0.17 * (0.6 / 0.17) ** drawn) / x.double().square().mean().sqrt().clamp_min(1e-30).to(x.dtype)
+                sized[name] = x * (LEAST * (MOST / LEAST) ** drawn) / x.double().square().mean().sqrt().clamp_min(1e-30).to(x.dtype)
         return sized
 
     def cuts(self, inputs: Tensors) -> Tensor:

@@ -48,7 +48,8 @@ def is_noise(difference: Callable[[int], Tensor], allowed: Tensor | float, large
     """
     draws = torch.stack([difference(number).double() for number in range(1, DRAWS + 1)])
     spread = draws.var(0)
-    by_chance = 8 * ((spread + spread.mean()) / DRAWS).sqrt()
+    typical = spread.mean(tuple(range(max(1, spread.dim() - 1))), keepdim=True)  # of a channel: a loud one hides none
+    by_chance = 8 * ((spread + typical) / DRAWS).sqrt()
     return bool((draws.mean(0).abs() <= allowed + EPS["float32"] / 2 * largest + by_chance).all())
 
 

@@ -13,7 +13,7 @@ def kind(node: ast.AST) -> str:
 
 def no_import(name: str) -> str:
     """That a module may not be imported."""
-    return f"import of {name}; a variant imports torch, torch.nn.functional, math, einops, functools, itertools, triton or typing alone"
+    return f"import of {name}; a variant imports torch, torch.nn.functional, math, einops, functools, itertools, collections.abc, triton or typing alone"
 
 
 def no_attribute(name: str) -> str:
