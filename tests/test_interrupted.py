@@ -67,7 +67,7 @@ def test_one_that_had_no_reply_is_sealed_once_and_counts_as_nothing(checkout: Pa
     sealed = past.find(entry.id)
     assert sealed.attempt
     assert (sealed.attempt.parent, sealed.attempt.success, sealed.attempt.error) == ("delta_net", None, "killed before a proposal came")
-    assert [(row.status, row.success) for row in rows(past)] == [("scored", True), ("interrupted", False)]
+    assert [(row.status, row.success) for row in rows(past)] == [("scored", True), ("interrupted", None)]
     after = policy.brief(checkout, past, make_job().protocol, 0, 7, make_job().desk)
     assert (after.failures, after.tried, after.table) == (before.failures, before.tried, before.table)
     (parent,) = policy.parents(checkout, past, make_job().protocol)
