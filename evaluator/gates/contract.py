@@ -142,8 +142,8 @@ def cost(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
         raise Rejected(f"time grows as T^{exponent:.2f} ({_told(times)}); it must be linear in T")
     exponents = {"time": exponent}
     if probe.properties["milliseconds_a_token"] < 0.05:
-        exponents["training"], trained = _exponent(operator, probe, T, (8,), grad=True)
-        if exponents["training"] > 1.6:
+        exponents["training"], trained = _exponent(operator, probe, T, (8, 16), grad=True)
+        if exponents["training"] > 1.5:
             raise Rejected(f"time with a backward pass grows as T^{exponents['training']:.2f} ({_told(trained)}); it must be linear in T")
     kept = {n: operator.kept_bytes(probe.inputs(operator, 1, n), chunk_size=probe.chunk_size) for n in (T, 2 * T, 4 * T)}
     memory = math.log2(kept[4 * T] / kept[2 * T])
@@ -173,7 +173,7 @@ def _exponent(
         if exponent <= 1.25:
             break
     for longest in (times_T * T for times_T in further):
-        if exponent <= 1.5 and (longest > 8 * T or probe.properties["milliseconds_a_token"] > 0.2):
+        if exponent <= 1.35 and (longest > 8 * T or probe.properties["milliseconds_a_token"] > 0.2):
             break
         for turn in range(3):
             again(longest // 2, longest)
