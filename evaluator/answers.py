@@ -10,6 +10,7 @@ from torch import Tensor
 
 from evaluator import wire
 from evaluator.loaded import STANDARD, BadOutput, Loaded, Tensors, call, shape
+from evaluator.work import Work
 
 Send = Callable[[wire.Header, Tensors], None]
 
@@ -102,18 +103,25 @@ def _unroll(step: Callable[..., Any], inputs: Tensors, per_token: set[str]) -> t
 
 
 def measure(header: wire.Header, tensors: Tensors, operator: Loaded, send: Send) -> None:
-    """Run forward, with `grad` backward too, `repeat` times for the other side's clock; answers the bytes kept for a backward pass."""
+    """Run forward `repeat` times for the other side's clock; answers the bytes kept for a backward pass."""
     given = _to_device(tensors, operator)
-    leaves = {name: x.requires_grad_() for name, x in given.items() if x.is_floating_point() and header["grad"]}
-    with torch.set_grad_enabled(header["grad"]):
+    with torch.no_grad():
         for _ in range(header["repeat"]):
-            o = call(operator.delta_rule, _with_history(given) if header["grad"] else given, header["chunk_size"])
-            if header["grad"]:
-                _grads(o, leaves, torch.ones_like(o))
+            call(operator.delta_rule, given, header["chunk_size"])
     kept = _kept_for_backward(operator, given, header["chunk_size"]) if header["memory"] else None
     if operator.device.type == "cuda":
         torch.cuda.synchronize()
     send({"kept_bytes": kept}, {})
+
+
+def work(header: wire.Header, tensors: Tensors, operator: Loaded, send: Send) -> None:
+    """How much forward and backward calculate."""
+    given = _to_device(tensors, operator)
+    leaves = {name: x.requires_grad_() for name, x in given.items() if x.is_floating_point()}
+    with Work() as counted, torch.enable_grad():
+        o = call(operator.delta_rule, _with_history(given), header["chunk_size"])
+        _grads(o, leaves, torch.ones_like(o))
+    send({"work": counted.done}, {})
 
 
 def _kept_for_backward(operator: Loaded, given: Tensors, chunk_size: int) -> int:
@@ -213,5 +221,6 @@ HANDLERS: dict[str, Callable[[wire.Header, Tensors, Loaded, Send], None]] = {
     "vjp": vjp,
     "recurrence": recurrence,
     "measure": measure,
+    "work": work,
     "train": train,
 }

@@ -193,12 +193,12 @@ class OperatorProcess:
             raise self._talk.bad("the sizes of a recurrent state are no list of numbers")
         return Unrolled(self._like(found, "o", inputs["v"], inputs["q"].dtype), self._grads(inputs, found), sizes)
 
-    def measure(self, inputs: Tensors, *, chunk_size: int, repeat: int, memory: bool = False, grad: bool = False) -> tuple[float, int]:
-        """Seconds of a request that runs forward `repeat` times, with `grad` backward too, and the bytes kept for a backward pass.
+    def measure(self, inputs: Tensors, *, chunk_size: int, repeat: int, memory: bool = False) -> tuple[float, int]:
+        """Seconds of a request that runs forward `repeat` times, and the bytes kept for a backward pass.
 
         By `clock`: other load does not count where the kernel tells.
         """
-        header = {"request": "measure", "chunk_size": chunk_size, "repeat": repeat, "memory": memory, "grad": grad}
+        header = {"request": "measure", "chunk_size": chunk_size, "repeat": repeat, "memory": memory}
         self._load()
         began = self.clock()
         answer, _ = self._one(header, inputs, limit=0)
@@ -211,6 +211,14 @@ class OperatorProcess:
     def kept_bytes(self, inputs: Tensors, *, chunk_size: int) -> int:
         """What these inputs keep for a backward pass, at least 1."""
         return max(self.measure(inputs, chunk_size=chunk_size, repeat=0, memory=True)[1], 1)
+
+    def work(self, inputs: Tensors, *, chunk_size: int) -> int:
+        """What forward and backward calculate for these inputs, at least 1: see `evaluator.work`."""
+        answer, _ = self._one({"request": "work", "chunk_size": chunk_size}, inputs, limit=0)
+        done = answer.get("work")
+        if done is None or not figures.count(done):
+            raise self._talk.bad("the work of a call is no number of operations")
+        return max(int(done), 1)
 
     def clock(self) -> float:
         """Seconds that the process spent on a processor, our own reading, where the kernel tells and no GPU computes.

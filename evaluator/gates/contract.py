@@ -1,7 +1,7 @@
 """Gates on the contract: what is declared, shapes, dtypes, finite values, cost."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 
@@ -129,22 +129,29 @@ def speed(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
 
 
 def cost(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
-    """Time and memory must grow with the length, not with its square; the best of several rounds tells slow from that.
+    """Work, time and memory must grow with the length, not with its square.
 
-    Of a backward pass that is told of what is quick alone: one that writes token by token into what it returns is honest, and
-    copied whole for each token by torch. Where a machine's caches end time makes one leap, so what looks too slow is asked at longer and longer sequences: only
-    what grows too fast in the last octave, and in all of them together, is rejected. What is quick is asked once beyond
-    all lengths that are trained.
+    What forward and backward calculate together is counted. The time of forward sees what isn't counted; the best of several
+    rounds tells slow from quadratic. Where a machine's caches end it makes one leap, so what looks too slow is asked at
+    longer and longer sequences: only what grows too fast in the last octave, and in all of them together, is rejected.
+    What is quick is asked once beyond all lengths that are trained. A backward pass is not timed: torch makes the gradient
+    of each slice as long as the sequence, so an honest one's time grows with the square, at a share that memory makes
+    large on a busy machine.
     """
-    T = 256 if probe.properties["milliseconds_a_token"] < 1.2 else 32
+    milliseconds_a_token = probe.properties["milliseconds_a_token"]
+    T = 256 if milliseconds_a_token < 1.2 else 32
+    exponents = dict[str, float]()
+    if milliseconds_a_token < 0.2:
+        longest = 2048 if milliseconds_a_token < 0.05 else 512
+        done = {n: operator.work(probe.inputs(operator, 1, n), chunk_size=probe.chunk_size) for n in (longest // 2, longest)}
+        exponents["work"] = math.log2(done[longest] / done[longest // 2])
+        if exponents["work"] > 1.3:
+            told = ", ".join(f"{operations:.3g} operations at {n}" for n, operations in done.items())
+            raise Rejected(f"work with a backward pass grows as T^{exponents['work']:.2f} ({told}); it must be linear in T")
     exponent, times = _exponent(operator, probe, T)
     if exponent > 1.5:
         raise Rejected(f"time grows as T^{exponent:.2f} ({_told(times)}); it must be linear in T")
-    exponents = {"time": exponent}
-    if probe.properties["milliseconds_a_token"] < 0.05:
-        exponents["training"], trained = _exponent(operator, probe, T, (8, 16), grad=True)
-        if exponents["training"] > 1.5:
-            raise Rejected(f"time with a backward pass grows as T^{exponents['training']:.2f} ({_told(trained)}); it must be linear in T")
+    exponents["time"] = exponent
     kept = {n: operator.kept_bytes(probe.inputs(operator, 1, n), chunk_size=probe.chunk_size) for n in (T, 2 * T, 4 * T)}
     memory = math.log2(kept[4 * T] / kept[2 * T])
     if memory > 1.3:
@@ -158,38 +165,36 @@ def _told(times: Mapping[int, float]) -> str:
     return ", ".join(f"{1000 * t:.3g} ms at {n}" for n, t in times.items())
 
 
-def _exponent(
-    operator: OperatorProcess, probe: Probe, T: int, further: Sequence[int] = (8, 16, 32), grad: bool = False
-) -> tuple[float, dict[int, float]]:
-    """How time grows with the length, from T to 4 T and, where it looks too slow, to `further` times T; and the seconds at each."""
+def _exponent(operator: OperatorProcess, probe: Probe, T: int) -> tuple[float, dict[int, float]]:
+    """How time grows with the length, from T to 4 T and, where it looks too slow, to 32 T; and the seconds at each."""
     times = dict.fromkeys((T, 2 * T, 4 * T), math.inf)
 
     def again(*lengths: int) -> None:
-        times.update({n: min(times.get(n, math.inf), _seconds(operator, probe, n, grad)) for n in lengths})
+        times.update({n: min(times.get(n, math.inf), _seconds(operator, probe, n)) for n in lengths})
 
     for _ in range(5):  # more rounds only while it looks too slow
         again(T, 2 * T, 4 * T)
         exponent = math.log2(times[4 * T] / times[2 * T])
         if exponent <= 1.25:
             break
-    for longest in (times_T * T for times_T in further):
+    for longest in (8 * T, 16 * T, 32 * T):
         if exponent <= 1.35 and (longest > 8 * T or probe.properties["milliseconds_a_token"] > 0.2):
             break
         for turn in range(3):
             again(longest // 2, longest)
             last, all_ = (math.log2(times[longest] / times[n]) for n in (longest // 2, 2 * T))
             exponent = min(last, all_ / math.log2(longest / (2 * T)))
-            if exponent <= 1.25 or (exponent > 1.8 and (turn or longest < further[-1] * T)):  # far from both bounds
+            if exponent <= 1.25 or (exponent > 1.8 and (turn or longest < 32 * T)):  # far from both bounds
                 break
     return exponent, times
 
 
-def _seconds(operator: OperatorProcess, probe: Probe, T: int, grad: bool = False) -> float:
-    """Time of one call, with `grad` of its backward pass too, without the transfer of its inputs, from as many as take some twenty milliseconds."""
+def _seconds(operator: OperatorProcess, probe: Probe, T: int) -> float:
+    """Time of one call, without the transfer of its inputs, from as many as take some twenty milliseconds."""
     x = probe.inputs(operator, 1, T)
     transfer = min(operator.measure(x, chunk_size=probe.chunk_size, repeat=0)[0] for _ in range(3))
-    once = operator.measure(x, chunk_size=probe.chunk_size, repeat=1, grad=grad)[0]
+    once = operator.measure(x, chunk_size=probe.chunk_size, repeat=1)[0]
     repeat = min(20, max(1, int(0.02 / max(once - transfer, 1e-3))))
     rounds = 1 if once > 0.3 else 2
-    best = min(operator.measure(x, chunk_size=probe.chunk_size, repeat=repeat, grad=grad)[0] for _ in range(rounds))
+    best = min(operator.measure(x, chunk_size=probe.chunk_size, repeat=repeat)[0] for _ in range(rounds))
     return max(best - transfer, 1e-5) / repeat
