@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from evaluator import gates, sandbox
 from evaluator.check import _duplicate, _stored, check, gates_on_device
 from evaluator.gates import causality, channels, gradients, rank
 from evaluator.gates.probe import Probe, Rejected
+from evaluator.gates.sameness import same_function
 from evaluator.operator import OperatorError, OperatorProcess, read_sources
 from evaluator.reading import source
 from evaluator.reading.normal_form import normal_form
@@ -322,6 +323,16 @@ def test_on_the_training_device_the_exact_batch_is_asked(walls):
         found, lost = gates_on_device(*processes, dtype=torch.float32, shapes=[(48, 9)])
     assert lost is None
     assert [g.name for g in found if not g.passed] == ["exact 48x9"]
+
+
+@pytest.mark.parametrize("told", [None, r"another function .* B = 768, .* channel 5 of head"])
+def test_among_many_rows_a_rounded_choice_is_one_function_and_a_channel_that_is_another_is_not(pair, told):
+    chosen = (ATTACKS / CASES["largest_entries"]["file"]).read_text()
+    returned = "o = torch.stack(outputs, 2)\n    return torch.cat([o[..., :5], o[..., 5:6].roll(1, 2), o[..., 6:]], -1) if len(q) > 96 else o"
+    for process, text in zip(pair, (chosen.replace("return torch.stack(outputs, 2)", returned) if told else chosen, chosen), strict=True):
+        process.load({"naive": text})
+    with pytest.raises(Rejected, match=told) if told else nullcontext():
+        same_function(*pair, Probe(torch.Generator().manual_seed(0), pair[1]), 768, 32, torch.bfloat16)
 
 
 @pytest.mark.parametrize(("fits", "passed"), [(50, True), (5, False)])
