@@ -55,6 +55,7 @@ def test_a_list_under_other_words_is_told_and_not_read(title: str) -> None:
     "title",
     ["## Invalid run (labels leaked, do not use)", "RETRACTED", "Wrong (fixed in v2)", "Placeholder numbers", "Train accuracy", "MSE", "Bits per token", "p-values", "Noise (2 sigma)",
      "Learning rate chosen per task", "Task weights in the mean", "Random-guess level", "Our guess before the run", "Generalization gap", "Accuracy drop without the gate",
+     "All values are error rates.", "The numbers are losses (lower is better)", "Lower is better.", "Score minus baseline", "Relative to b_net", "Estimated", "Half-widths of 95% intervals",
      "Difference", "Change vs. baseline (absolute)", "Correlation between the tasks", "WARNING: labels leaked, the scores below are void."],
 )  # fmt: skip
 @pytest.mark.parametrize("table", [TABLE, "| task | a_net |\n|---|---|\n| Compress | 0.1 |\n| Memorize | 0.2 |\n"])
@@ -82,7 +83,8 @@ def test_every_paragraph_above_a_table_is_told(above: str) -> None:
 @pytest.mark.parametrize(
     "label",
     ["SEM", "95% CI", "2 sigma", "a_net std", "a_net loss", "p-value", "vs b_net", "Diff vs. base", "a_net - b_net", "gain over b_net", "target", "predicted", "upper bound",
-     "lr", "time (h)", "ppl", "a_net (INVALID: leak)", "a_net (retracted)", "a_net [train]", "seed 0", "25%", "~~a_net~~", "\u00b1 std"],
+     "lr", "time (h)", "ppl", "a_net (INVALID: leak)", "a_net (retracted)", "a_net [train]", "seed 0", "25%", "~~a_net~~", "\u00b1 std",
+     "standard error", "wider_state train", "stdev of a_net", "a_net (\u00b1 std)", "error of a_net", "a_net, epoch 1", "noise floor", "n_runs", "p", "a_net/a_net", "[a_net.stderr]", "a_net.sd"],
 )  # fmt: skip
 def test_a_row_of_no_system_is_told_and_not_read(label: str) -> None:
     found = parse(f"{TOP}{TABLE}| {label} | 0.3 | 0.4 |\n".encode())
@@ -90,7 +92,7 @@ def test_a_row_of_no_system_is_told_and_not_read(label: str) -> None:
     assert told(found, label)
 
 
-@pytest.mark.parametrize("label", ["tanh_on_error", "norm_decay", "delta rule", "weight decay gate", "a_net (noise injection)", "loss_weighted_net", "top 25% state", "k=0.5 gate", "no error gate"])
+@pytest.mark.parametrize("label", ["tanh_on_error", "norm_decay", "delta rule", "weight decay gate", "a_net (noise injection)", "loss_weighted_net", "top 25% state", "k=0.5 gate", "no error gate", "unit norm", "b_net (\u00b1 std)"])
 def test_a_row_of_a_system_is_read_whatever_words_it_has(label: str) -> None:
     assert scores(f"{TOP}{TABLE}| {label} | 0.3 | 0.4 |\n")[1:] == [(label, "0.3", "0.4")]
 
@@ -109,10 +111,20 @@ def test_a_row_of_a_system_is_read_whatever_words_it_has(label: str) -> None:
         ("split,Compress,Memorize\ntrain,0.9,0.9\ntest,0.1,0.2\n", [("ours", "0.1", "0.2")]),
         ("parent,child,Compress,Memorize\nb_net,a_net,0.1,0.2\n", [("a_net", "0.1", "0.2")]),
         ("author,experiment,Compress,Memorize\nanna,a_net,0.1,0.2\n", [("a_net", "0.1", "0.2")]),
+        # A percentage is one where words say so of the numbers, not of something else.
+        ("Scores as fractions, not percent.\n" + TABLE, [("a_net", "0.1", "0.2")]),
+        ("Accuracy (not in %)\n" + TABLE, [("a_net", "0.1", "0.2")]),
+        ("Trained on 50 percent of the data\n" + TABLE, [("a_net", "0.1", "0.2")]),
+        ("Accuracy in percent, not as fractions\n" + TABLE, [("a_net", "0.001", "0.002")]),
+        (TABLE.replace("Compress", "Compress \u2193"), [("a_net", None, "0.2")]),
+        (f"{TABLE}| b_net | 1e9999999999% | 1e-999990% |\n", [("a_net", "0.1", "0.2")]),
+        ("| compression | 48% |\n| memorization | 30% |\n", [("ours", "0.48", "0.30")]),
+        ("| task | what | a_net | Unit |\n|---|---|---|---|\n| compression | 1 | 0.1 | 5 |\n| memorization | 2 | 0.2 | 6 |\n", [("a_net", "0.1", "0.2")]),
         # What is said below of all, and what can't be told.
         (f"{TABLE}\n(values in percent)\n", [("a_net", "0.001", "0.002")]),
         ("model,Compress,Memorize\na_net,48.7,33.8\nb_net,8.6,0.97\n", [("a_net", "48.7", "33.8"), ("b_net", "8.6", None)]),
         (f"{TABLE}\nTable 1. Standard deviation over 3 seeds.\n", []),
+        (f"{TABLE}\nAll values are error rates.\n", []),
         # Of a table with a row for each task the score is what is called so.
         ("task,lr,acc\ncompression,0.001,0.1\nmemorization,0.001,0.2\ncompression,0.0005,0.3\nmemorization,0.0005,0.2\n", [("ours", None, "0.2")]),
         ("| task | acc | note |\n|---|---|---|\n| compression | 0.1 | leak, ignore |\n| memorization | 0.2 | worse; see log |\n", [("ours", None, "0.2")]),
@@ -130,7 +142,7 @@ def test_a_table_gives_scores_alone(table: str, lines: list[tuple[str, str | Non
     ("value", "kept"),
     [
         ("0.3", "0.3"), ("30%", "0.30"), ("0.3 \u00b1 0.01", "0.3"), ("0.3 (n=1280)", "0.3"), ("0.3 (baseline 0.5)", "0.3"), ("0.3 (was 0.9)", "0.3"), ("0.3, loss 0.9", "0.3"),
-        ("0.3 # fine", "0.3"), ("0.3 [0.2, 0.4]", "0.3"), ("0.9 (leak; corrected 0.512)", None), ("0.3 (predicted)", None), ("0.3 (loss)", None), ("0.3 (invalid)", None), ("0.3 (train)", None),
+        ("0.3 # fine", "0.3"), ("0.3*", "0.3"), ("0.3, accuracy 0.3", "0.3"), ("0.9 (acc 0.3)", None), ("0.9; acc 0.3", None), ("0.9 * 0.3", None), ("0.3 [0.2, 0.4]", "0.3"), ("0.9 (leak; corrected 0.512)", None), ("0.3 (predicted)", None), ("0.3 (loss)", None), ("0.3 (invalid)", None), ("0.3 (train)", None),
         ("0.3 (epoch 3 of 200, run died)", None), ("0.3 (lr)", None), ("0.3 (baseline)", None), ("0.3 (b_net)", None), ("0 (crashed)", None), ("0.000 (nan loss)", None), ("0.3, 0.5", None),
         ("0.3  0.5", None), ("0.3 -> 0.5", None), ("0.3 / 0.5", None), ("+0.3", None), ("0.3 hours", None), ("<0.3", None),
         ("0.9\ncompression: 0.3   # corrected", "0.3"), ("0.9\ncompression: 0.3", None), ("0.3\ncompression: 0.3", "0.3"),

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 MARKS = ("|", "\t", "", ",", ";")  # what stands between cells; "": two blanks or more
 ABSENT = ("", "...", "none", "-", "--", "nan", "n/a", "na", "null", "\u2013", "\u2014")
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")  # more is no score, and would be written out in as many figures
 _DECIMAL_COMMA = r"0?,[0-9]+|[0-9]{1,3},[0-9]{1,2}(?=[^%]*%$)"  # elsewhere it may stand between thousands
 _WRITTEN = re.compile(rf"({_NUMBER.pattern}|{_DECIMAL_COMMA})\s*(%?)\s*(?:(?:\u00b1|\+/?-)\s*[0-9.,]+\s*(%?)|\([0-9.,%\s\u00b1+/-]+\)\s*(%?))?")
 _DRESS = " \t*`\u2020\u2021\u00a7^\u2191\u2193"  # daggers and arrows, too

@@ -7,7 +7,7 @@ from functools import cached_property, lru_cache
 
 from ..records import COLUMN_OF, COLUMNS
 from .aside import is_aside
-from .cells import MARKS, cells_of, letters_of, number_in
+from .cells import MARKS, cells_of, is_plain, letters_of, plain
 
 _SPELLINGS = {re.sub("[^a-z]", "", name.lower()): column for task, column in COLUMN_OF.items() for name in (task, column)}
 _SHORT = {"icr": "Context Recall", "incontext": "Context Recall"}
@@ -22,7 +22,7 @@ _AS_IT_IS = re.compile(  # what may stand in brackets beside the name of a task:
     re.IGNORECASE,
 )
 _ANOTHER = re.compile(r"(?:train|loss|err|base|std|time|rank|diff|delta)[^/]*/", re.IGNORECASE)  # before a slash
-_ODD = re.compile(r"[\u0394\u03b4\u00b1\u03c3?~<>=]|\+/?-")  # a difference, a spread or a doubt
+_ODD = re.compile(r"[\u2193\u0394\u03b4\u00b1\u03c3?~<>=]|\+/?-")  # less is better, a difference, a spread or a doubt
 _ROOT = re.compile("compress|recall|memori|selective", re.IGNORECASE)
 
 
@@ -102,7 +102,7 @@ def header_of(line: str, *, of_a_block: bool = False) -> Header | None:
     for mark in MARKS:
         cells = cells_of(line, mark) if mark in line else []
         header = Header(mark, _apart(cells) if len(cells) > 1 else cells) if cells else None
-        if header is None or not any(header.columns) or any(number_in(cell) is not None for cell in header.cells):
+        if header is None or not any(header.columns) or any(is_plain(plain(cell)) for cell in header.cells):
             continue
         is_prose = mark in (",", ";") and letters_of(header.cells[0]) not in _WORDS  # with one of these words in it
         if sum(map(bool, header.columns)) > 1 or (not is_prose and any(cell in COLUMNS for cell in header.cells)):

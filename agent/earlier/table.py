@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -13,7 +13,7 @@ from .by_task import by_task
 from .cells import MARKS, cells_of, is_plain, is_rule, letters_of, number_in
 from .header import Header, goes_on, header_of, is_header
 from .rows import from_the_right, placed
-from .titles import all_in_percent, in_percent, is_figure, is_of_others, is_own, of_baseline, owner
+from .titles import all_in_percent, denies, in_percent, is_figure, is_of_others, is_own, of_baseline, owner
 from .values import Line, distinct, is_difference, known
 
 STAMP = re.compile(
@@ -21,6 +21,7 @@ STAMP = re.compile(
     r"(?:[.,]\d+)?[ \t]*(Z|UTC|[+-]\d\d:?\d\d)?['\"]?[ \t]*$", re.MULTILINE | re.IGNORECASE
 )  # fmt: skip
 _BELOW = re.compile(r"\s*(?:Table|Tab\.) *\d+[.:] *(.+?)\.?\s*$", re.IGNORECASE)  # a title that stands there
+_SPREAD = re.compile(r" *[(\[](?:\u00b1|\+/?-)[^()\[\]]*[)\]]$")
 
 
 Key = tuple[str, int]
@@ -50,15 +51,16 @@ class Table:
 
     def read(self, lines: Sequence[str]) -> list[Line]:
         """Each row with its values joined."""
-        above, caption, wrapped, hidden = "", "", False, False
+        above, caption, before, wrapped, hidden = "", "", "", False, False
         for at, line in enumerate(lines):
             if is_rule(line) or is_aside(line) or STAMP.match(line):
                 above = ""
                 continue
             if header := header_of(line, of_a_block=wrapped and not above):
                 hidden = hidden and wrapped
-                if is_of_others(caption, first=not self.rows):
-                    self._tell_otherwise(caption)
+                denial = next(filter(denies, (caption, before)), "")
+                if denial or is_of_others(caption, first=not self.rows):
+                    self._tell_otherwise(denial or caption)
                     hidden = True
                 if not wrapped:
                     self.percent, self.whose = in_percent(caption), of_baseline(caption)
@@ -70,13 +72,13 @@ class Table:
                 self.end = at + 1
             elif self.header is not None and self.rows and all_in_percent(line):
                 self.below, self.end = True, at + 1
-            elif self.header is not None and self.rows and (what := _BELOW.match(line)) and is_of_others(what[1], first=True) and not any(map(is_header, lines[at:])):
+            elif self.header is not None and self.rows and _is_of_others_below(line) and not any(map(is_header, lines[at:])):
                 self._tell_otherwise(line)
                 self.rows, self.header = {}, None
             elif self.header is not None:
                 self.lack = self.lack or f"a score table with no row that can be read ({one_line(line, 80)!r})"
                 self.oddities.append(f"this line of the table is not understood: {one_line(line, 80)!r}")
-            caption = "" if self.end == at + 1 else line
+            caption, before = ("", "") if self.end == at + 1 else (line, caption)
             above = line
         named = [(self.names.get(key, ""), self._in_percent(values)) for key, values in self.rows.items()]
         turned = None if self.rows else by_task([" " if STAMP.match(line) else line for line in lines])
@@ -98,13 +100,14 @@ class Table:
 
     def _of_systems(self, named: Rows) -> Rows:
         """Without rows of figures that are worked out of others, of differences among them."""
-        figures = [name for name, _ in named if is_figure(name)]
-        signed = [name for name, values in named if not is_figure(name) and is_difference(values.values())]
+        there = {name for name, _ in named}
+        figures = [name for name, values in named if is_figure(name) or _is_of_a_row(name, values, there)]
+        signed = [name for name, values in named if name not in figures and is_difference(values.values())]
         for what, names in (("of what is worked out of others", figures), ("of differences, each with a sign,", signed)):
             if names:
                 self.refused.append(f"rows {what} stay in record.txt alone: {one_line(', '.join(names), 80)}")
                 self.oddities.append(self.refused[-1])
-        return [(name, values) for name, values in named if not is_figure(name) and not is_difference(values.values())]
+        return [(name, values) for name, values in named if name not in figures and name not in signed]
 
     def _on_one_scale(self, named: Rows) -> Rows:
         """Without the values up to 1 of a table of numbers above 1: whether they are percentages, too, can't be told."""
@@ -201,6 +204,19 @@ class Table:
             self.names[key], self.naming = name, self.naming or header
         self.rows.setdefault(key, {}).update(values)
         return True
+
+
+def _is_of_others_below(line: str) -> bool:
+    what = _BELOW.match(line)
+    return denies(line) or (what is not None and is_of_others(what[1], first=True))
+
+
+def _is_of_a_row(name: str, values: Mapping[str, str], names: Collection[str]) -> bool:
+    """Whether it is the spread of another row, or the ratio of two."""
+    spread = _SPREAD.search(name)
+    if spread and name[: spread.start()] in names:
+        return not any("\u00b1" in text or "+-" in text for text in values.values())
+    return "/" in name and {part.strip() for part in name.split("/")} <= set(names)
 
 
 def _other_table(lines: Sequence[str]) -> str | None:

@@ -12,6 +12,8 @@ _PAIR = re.compile(r"\s*[\"'`*]*([A-Za-z][A-Za-z _-]{2,40}?)[\"'`*]*(?:\s*[:=]\s
 _APART = re.compile(r"[,;]\s|[,;]$")
 _FIRST = re.compile(r"([-+~<>\u2264\u2265\u2248]?[0-9.,]*[0-9](?:[eE][-+]?\d+)?)\s*(%?)(.*)")  # the number in front of a value, and what is behind
 _REMARK = re.compile(r"\s*(?:[(\[#!,;.*\u2020\u2021]|//|<-).*|\s*")  # may stand there; an arrow, a slash or a unit make another thing of it
+_FACTOR = re.compile(r"\s*\*\s*[\d.]")  # no mark of a footnote
+_AGAIN = re.compile(r"\b(?:acc(?:uracy)?|scores?|results?)\b\W*([\d.,]*\d%?)", re.IGNORECASE)
 _SECOND = re.compile(r"\s*[,;]?\s*[0-9.]+%?(?:\s*[,;(].*)?\s*")
 
 
@@ -53,5 +55,6 @@ def _score(value: str, line: str) -> Score | None:
     spread = re.match(r"\s*(?:\u00b1|\+/?-)\s*[\d.,]+\s*%?|\s*[(\[][\d.,%\s\u00b1+/-]+[)\]]", behind)
     rest = behind[spread.end() :] if spread else behind
     unsure = not is_plain(plain(number)) or number[:1] in ("+", "-") or not _REMARK.fullmatch(rest) or _SECOND.fullmatch(rest.strip() or "x")
+    twice = _FACTOR.match(rest) or any(plain(other) != plain(number + percent) for other in _AGAIN.findall(rest))
     text = number + percent + (spread[0] if spread else "")
-    return Score(text if is_plain(plain(text)) else number + percent, line if unsure or takes_back(rest) else "", is_corrected(rest))
+    return Score(text if is_plain(plain(text)) else number + percent, line if unsure or twice or takes_back(rest) else "", is_corrected(rest))

@@ -24,12 +24,12 @@ _OTHERWISE = _set(  # measured, but no score
     "stddev sd stderr sem deviation deviations spread variance variances iqr interquartile sigma σ uncertainty uncertainties ci confidence interval intervals "
     "pvalue pvalues correlation correlations corr cosine similarity similarities kendall spearman pearson ratio ratios gap gaps drop drops train progress "
     "untrained regret residuals residual sparsity ece calibration throughput energy cost costs speedup utilisation utilization difference differences diff diffs misses "
-    "missed forgetting overfitting zscores zscore sharpness peak gb kwh flops regression openness skipped finished completed duration early "
+    "missed forgetting overfitting zscores zscore sharpness peak gb kwh flops regression openness skipped finished completed duration early halfwidth "
     "\u5dee\u503c \u6807\u51c6\u5dee \u65b9\u5dee \u63d0\u5347 \u635f\u5931"
 )
 _UNMEASURED = _set(
     "predicted prediction predictions expected expectation expectations target targets goal goals planned hope hopes hoped hypothesis hypotheses "
-    "hypothetical guess guesses guessed threshold thresholds need needs needed required extrapolated extrapolation forecast oracle ceiling ceilings chance majority random "
+    "hypothetical guess guesses guessed estimated estimate estimates threshold thresholds need needs needed required extrapolated extrapolation forecast oracle ceiling ceilings chance majority random "
     "tobeat beat bound bounds minimum published copied paper \u9884\u6d4b \u9884\u671f \u76ee\u6807"
 )
 _SETTINGS = _set(  # said of systems too
@@ -50,7 +50,8 @@ _AGGREGATES = _set(  # of rows or along an axis: no names of systems
     "mean average avg median min max count total sum best last all winner step steps epoch epochs seed seeds n len length range val relative change changes "
     "absolute abs vs versus upper lower random reference train test split hypothesis se % params parameters paramsm"
 )
-_SMALL = _set("ablation baseline task tasks the of in a per h s m ms k x over to from and or no level levels 2 1 3 test")
+_NO_NAMES = _set("what unit units p runs n_runs num_runs")
+_SMALL = _set("standard floor ablation baseline task tasks the of in a per h s m ms k x over to from and or no level levels 2 1 3 test")
 _OWN = _set("accuracy acc accuracies score scores value values result results ours test measured metric metrics testaccuracy testacc testscore bestaccuracy")  # names nobody
 _QUALIFIES = _set("status metric split phase stage measure quantity kind type subset valid")  # over a column that says what a row is
 
@@ -61,6 +62,7 @@ _PHRASES = [
     (re.compile(r"\b(?:no|without(?: the| a)?|fixed(?: the| a)?|corrected for(?: the| a)?|free of) (?:\w+ )?leak\w*|\bleak\w*(?: \w+)? (?:was |is |are |were )?(?:fixed|corrected)"), " "),
     (re.compile(r"\b(?:lr|learning[ _-]rate|dropout|weight[ _-]decay|decay|noise|beta|temperature)s?\s*(?:=|:|of)?\s*\d[\w.-]*"), " "),  # given, not told of
     (re.compile(r"\bp[- ]values?\b"), " pvalue "),
+    (re.compile(r"\bhalf[- ]?widths?\b"), " halfwidth "),
     (re.compile(r"\bz[- ]scores?\b"), " zscore "),
     (re.compile(r"\b1 *- *acc\w*"), " error "),
     (re.compile(r"\bdo(?: no|n')t use\b|\bnot (?:reproducible|valid)\b"), " donotuse "),
@@ -71,10 +73,11 @@ _PHRASES = [
     (re.compile(r"\btraining (?:acc\w*|set|scores?|results?|progress)\b"), " train "),
 ]  # fmt: skip
 _WORD = re.compile(r"[^\W_]+|[\u0394\u03b4\u00b1\u03c3%]")
-_CHANGED = re.compile(r"\bchanges?\b.*\b(?:vs|versus|against|over|relative|from|to|when|compared|absolute)\b|\brelative changes?\b", re.IGNORECASE)
+_CHANGED = re.compile(r"\bchanges?\b.*\b(?:vs|versus|against|over|relative|from|to|when|compared|absolute)\b|\brelative changes?\b|\bminus\b|^\W*(?:\w+ )?relative to\b", re.IGNORECASE)
 _DIFFERENCES = _set("change changes versus vs compared against")
 _RAISED = re.compile(r"\s*(?:[\w.]+(?:Error|Exception|Warning):|Traceback)")
-_PERCENT = re.compile(r"(?<![\d.])(?<!\d )%|\b(?:per ?cent|pct)\b|\bx ?100\b|\b0 ?(?:-|\u2013|to) ?100\b", re.IGNORECASE)
+_PERCENT = re.compile(r"(?<![\d.])(?<!\d )(?:%|\b(?:per ?cent|pct)\b)(?! of (?!correct|right|all))|\bx ?100\b|\b0 ?(?:-|\u2013|to) ?100\b", re.IGNORECASE)
+_NO_PERCENT = re.compile(r"\b(?:not|no|than|instead of|never)(?: \w+){0,2} (?:%|per ?cent|pct)|(?<!not )(?<!not as )\bfractions?\b", re.IGNORECASE)
 _BASELINE = re.compile(r"\b(?:baselines?|reference)\b", re.IGNORECASE)
 _LABEL = re.compile(r"^[\s#*\[-]*(?:model|name|variant|system|method|operator|architecture|candidate)[ \t*]*[:=]\s*(.*)", re.IGNORECASE)
 _IDENTIFIER = re.compile(r"(?=[\w.+-]*(?:_|[a-z][A-Z]))[A-Za-z][\w.+-]*")
@@ -89,8 +92,11 @@ _PROCESS = _set("finished completed running skipped")
 _OF_A_SUBJECT = _PROCESS | _set("level levels table matrix values numbers chosen used all tasks task s h")
 _CORRECTED = re.compile(r"\bcorrect(?:ed|ion)\b|\bfixed\b", re.IGNORECASE)
 _COMPARED = re.compile(r"(?:vs\b|versus\b|\u0394|[\u0394\u03b4]|(?:delta|diff(?:erence)?|gain|improv\w*|change)s?\W+(?:vs|versus|over|to|from|against|of)\b)", re.IGNORECASE)
+_OF_ALL = re.compile(r"\W*(?:(?:all|the|these|those) )*(?:values|numbers|figures|entries|scores|results|these|those|they) (?:are|show|give)(?: (?:the|test|mean|all))* ([^,;(.]+)", re.IGNORECASE)
+_LESS_IS_BETTER = re.compile(r"\b(?:lower|smaller|less) is better\b", re.IGNORECASE)
+_FIGURE_OF = re.compile(r"\W*(?:std\w*|sd|sem|stderr|standard \w+|errors?|loss(?:es)?|variance|spread|noise|uncertainty|ci) (?:of|for|in|over)\b", re.IGNORECASE)
 _BETWEEN = re.compile(r"\S+(?: \(\w+\))? (?:-|\u2212|\u2013|minus|vs\.?|versus) \S+", re.IGNORECASE)
-_LAST = _set("loss losses err std stdev sd stderr sem variance ppl perplexity pvalue nll ranks hours")  # behind a name
+_LAST = _set("train loss losses err std stdev sd stderr sem variance ppl perplexity pvalue nll ranks hours")  # behind a name
 _LONG = 9
 
 
@@ -109,7 +115,7 @@ def holds_no_scores(title: str, *, first: bool) -> bool:
     words = set(words_of(_IDENTIFIER.sub(lambda name: name[0] if _all_of_figures(name[0]) else " ", title)))
     if _is_long(title):
         opens = title.rstrip().endswith(":") and set(words_of(title)[:1]) & (_OTHERWISE | _UNMEASURED)
-        return bool(opens or words & _VOID_FOR_SURE) and not _CORRECTED.search(title)
+        return denies(title) or (bool(opens or words & _VOID_FOR_SURE) and not _CORRECTED.search(title))
     told = words & (_VOID | _CRASHED | _OTHERWISE | _UNMEASURED)
     settings = words & _SETTINGS and not words & (_SCORES | _SYSTEMS)
     return bool(told or settings or _CHANGED.search(title) or (not first and words & _DIFFERENCES))
@@ -132,6 +138,14 @@ def is_of_others(title: str, *, first: bool) -> bool:
     told = not _GIVES_A_VALUE.search(title) and (last in kinds or (of & _UNMEASURED and last in _SCORES))
     changed = _CHANGED.search(title) or (not first and set(words) & _DIFFERENCES)
     return bool(told or changed or set(words) & (_VOID | {"train", "untrained"}))
+
+
+def denies(line: str) -> bool:
+    """Whether a sentence, above a table or below it, says of all its numbers that they are no scores."""
+    if _is_long(line.rstrip(". ")) or re.search(r"\bhigher\b", line, re.IGNORECASE):
+        return False
+    said = _OF_ALL.match(line)
+    return bool(_LESS_IS_BETTER.search(line) or (said and set(words_of(said[1])) & (_OTHERWISE | _VOID) and _all_of_figures(said[1])))
 
 
 def of_scores(title: str) -> bool:
@@ -157,8 +171,8 @@ def owner(title: str) -> str | None:
     rest = _IDENTIFIER.sub(" ", title)
     if not names or of_scores(title):
         return "" if of_scores(title) else None
-    sound = len(names) == 1 and (not words_of(rest) or set(words_of(_COUNTED.sub("", rest))) <= _SCORES | _FILLER)
-    return names[0] if sound and not _all_of_figures(names[0]) else None
+    sound = len(names) == 1 and not is_figure(names[0]) and (not words_of(rest) or set(words_of(_COUNTED.sub("", rest))) <= _SCORES | _FILLER)
+    return names[0] if sound else None
 
 
 def one_word(title: str) -> str | None:
@@ -175,14 +189,15 @@ def is_own(head: str) -> bool:
 
 def is_figure(name: str) -> bool:
     """Whether a row or a column is worked out of others, stands along an axis, or is no score at all."""
-    bare = re.sub(r"[(\[][^()\[\]]*[)\]]\s*$", "", name).strip()
+    bare = re.sub(r"[(\[][^()\[\]]*[)\]]\s*$", "", name).strip() or name
     aside = name[len(bare) :]
     of_settings = "_" in bare and set(words_of(bare)) <= _SETTINGS  # as `norm_decay`
     if (_all_of_figures(bare) and not of_settings) or (aside and (_all_of_figures(aside) or set(words_of(aside)) & _VOID)):
         return True
     words = words_of(bare)
-    behind = " " in bare and words[-1:] and words[-1] in _LAST and not {"no", "without", "with", "on"} & set(words)
-    return bool(behind or _COMPARED.match(bare) or _BETWEEN.fullmatch(bare) or re.match(r"\d+ ?%$|\W*\u00b1|.*@ *(?:epoch|step)\b", bare))
+    apart = re.search(r"[ .:/]", bare.strip("[]"))
+    behind = apart and words[-1:] and words[-1] in _LAST and not {"no", "without", "with", "on"} & set(words)
+    return bool(behind or bare.lower() in _NO_NAMES or _FIGURE_OF.match(bare) or _COMPARED.match(bare) or _BETWEEN.fullmatch(bare) or re.match(r"\d+ ?%$|\W*\u00b1|.*[@,;:] *(?:epoch|step)\b", bare))
 
 
 def _all_of_figures(text: str) -> bool:
@@ -216,7 +231,7 @@ def is_corrected(text: str) -> bool:
 
 def in_percent(title: str) -> bool:
     """Whether words over a column or a table say that it is of percentages: a sign behind a number does not."""
-    return len(title.split()) < _LONG and _PERCENT.search(title) is not None
+    return len(title.split()) < _LONG and _PERCENT.search(title) is not None and _NO_PERCENT.search(title) is None
 
 
 def all_in_percent(line: str) -> bool:
