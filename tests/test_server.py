@@ -6,12 +6,21 @@ from collections.abc import Iterator
 import pytest
 from pytest_httpserver import HTTPServer
 from test_llm import KEY, MESSAGES, PATH, completion
+from werkzeug.datastructures import Headers
+from werkzeug.wrappers import Response
 
 from agent.exchange import LLMError
 from agent.server import llm
 from agent.server.llm import OpenAIModel, Prices
 
 MODELS = "/v1/models"
+
+
+class AsItIs(Response):
+    """Sends the headers it is given: werkzeug would not send an address that is none."""
+
+    def get_wsgi_headers(self, environ: object) -> Headers:
+        return self.headers
 
 
 @pytest.fixture
@@ -110,6 +119,16 @@ def test_a_redirect_within_a_server_keeps_the_key(httpserver: HTTPServer, said: 
     with pytest.raises(LLMError, match=rf"^the server at {place(httpserver)}, which redirects to /there, answered with status 400"):
         model(httpserver.url_for("/v1"), said)(MESSAGES)
     assert KEY in httpserver.log[1][0].headers["Authorization"]
+
+
+@pytest.mark.parametrize(("location", "why"), [("http://127.0.0.1:99999/x", "port must be 0-65535"), ("http://[::1/x", "Invalid port")])
+def test_a_redirect_to_no_address_is_a_sentence(httpserver: HTTPServer, said: list[str], location: str, why: str) -> None:
+    for path in (PATH, MODELS):
+        httpserver.expect_request(path).respond_with_response(AsItIs(status=307, headers={"Location": location}))
+    asking = model(httpserver.url_for("/v1"), said)
+    asking.look()
+    with pytest.raises(LLMError, match=why):
+        asking(MESSAGES)
 
 
 def test_redirects_without_an_end_are_a_sentence(httpserver: HTTPServer, other: HTTPServer, said: list[str]) -> None:

@@ -156,6 +156,10 @@ class OpenAIModel:
                     await asyncio.sleep(pause)
         except TimeoutError as error:
             raise LLMError(f"{route.server} had not answered after {self._deadline:g} s{_so_far(route)}") from error
+        except LLMError:
+            raise
+        except Exception as error:  # what the HTTP client lets through as it is, such as a port that is none
+            raise LLMError(f"{route.server} cannot be asked: {one_line(_why(error), 200)}") from error
         return answer
 
     async def _tell_of_waiting(self, route: Route) -> None:
@@ -194,7 +198,7 @@ class OpenAIModel:
         except openai.APIConnectionError as error:
             if isinstance(error.__cause__, _UNREACHABLE) and not route.leads_away:
                 raise self._failure(error, route) from error
-        except (TimeoutError, openai.OpenAIError):
+        except Exception:
             pass  # an odd answer to this says nothing of others
         return [], False
 
@@ -271,6 +275,8 @@ def _ids(body: bytes) -> list[str]:
 
 def _why(error: BaseException) -> str:
     """What the system said, where it did: what is wrapped around that says only that no connection came about."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
     inner: BaseException | None = error
     while inner:
         if isinstance(inner, OSError) and not isinstance(inner, ssl.SSLError) and inner.errno:
