@@ -178,9 +178,12 @@ def _evaluation(folder: Path, attempt: Attempt) -> Evaluation | None:
         raise ValueError("attempt.json says scored, but evaluation.json is missing")
     if found.status not in ("scored", "partial"):
         raise ValueError(f"attempt.json says scored, but evaluation.json {found.status}")
-    if found.protocol.name != attempt.protocol:
-        protocols = (one_line(str(name), 40) for name in (attempt.protocol, found.protocol.name))
-        raise ValueError("attempt.json says that the protocol is {}, but evaluation.json {}".format(*protocols))
+    both = {
+        "protocol": (attempt.protocol, found.protocol.name), "name": (attempt.name, found.variant.name), "seed": (attempt.seed, found.seeds[0]),
+    }  # fmt: skip
+    if other := next((what for what, (here, there) in both.items() if here != there), None):
+        here, there = (one_line(str(told), 40) for told in both[other])
+        raise ValueError(f"attempt.json says that the {other} is {here}, but evaluation.json {there}")
     check_runs(folder, found)
     return found
 

@@ -36,6 +36,7 @@ Status = Literal[
 Key = tuple[str, str]
 """A task and the name of one of its settings."""
 Versus = Literal["better", "worse", "within noise", "unknown"]
+Seed = Annotated[int, Field(ge=0, lt=1 << 31)]
 Score = Annotated[float, Field(ge=0, le=1)] | None
 Sigma = Annotated[float, Field(ge=0, le=1)] | None
 """Standard deviation of a score; None where it was not measured."""
@@ -56,7 +57,7 @@ class Start(Record):
     name: str | None  # known from the start for a variant that is already stored, else None
     parent: str | None
     protocol: str | None
-    seed: int | None
+    seed: Seed | None
     proposer: str | None
     model: str | None
     base_commit: str | None
@@ -135,7 +136,7 @@ class Evaluation(Record):
     variant: VariantOf
     protocol: ProtocolOf
     fingerprint: str
-    seeds: tuple[int, ...] = Field(min_length=1)
+    seeds: tuple[Seed, ...] = Field(min_length=1)
     device: dict[str, Any]
     versions: dict[str, Any]
     earlier: tuple[PlaceOf, ...] = ()  # where a part of it may have been made that was gone on with elsewhere

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from .errors import BadInput
 from .files import read_whole
+from .records import Seed
 from .server.address import check_address
 from .text import one_line
 
@@ -36,7 +37,7 @@ class Settings(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     ray: _Text | None = None  # local, auto or HOST:PORT; without it an evaluation takes one device
     sandbox: Literal["require", "auto", "off"] = "auto"
-    seed: int = Field(0, ge=0, lt=2**31)
+    seed: Seed = 0
     tries: int = Field(3, ge=1, le=20)
     commit: bool = True
     answer_seconds: float = Field(600, ge=1, le=86_400)  # for one exchange with a model, its retries included

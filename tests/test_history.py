@@ -191,6 +191,24 @@ def test_a_file_that_another_one_contradicts_is_named(root: Path, name: str, tex
     assert past.entries[0].mad_score is not None
 
 
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [
+        ({"name": "b_net"}, "attempt.json says that the name is b_net, but evaluation.json delta_net"),
+        ({"protocol": "fast"}, "attempt.json says that the protocol is fast, but evaluation.json mad"),
+        ({"seed": 3}, "attempt.json says that the seed is 3, but evaluation.json 0"),
+        ({"seed": -1}, "seed: Input should be greater than or equal to 0"),
+        ({"seed": 10**400}, "seed: "),
+    ],
+)
+def test_what_is_said_of_a_score_twice_must_be_the_same(root: Path, what: dict[str, object], told: str) -> None:
+    shutil.copytree(SHIPPED / "r0001", root / "history" / "r0001")
+    rewrite(root / "history" / "r0001" / "attempt.json", **what)
+    past = history.read(root)
+    assert past.entries == ()
+    assert told in past.problems[0]
+
+
 def test_scored_without_an_evaluation_is_no_score(root: Path) -> None:
     sealed(root, status="scored", success=True)
     assert "evaluation.json is missing" in history.read(root).problems[0]

@@ -40,7 +40,7 @@ def entry(root: Path, *, seeds: Sequence[int] = (0,), settings: int = 12) -> Pat
         append_rows(folder, runs_of(setting.task, setting.name, seeds, 0.3 + number / 37))
     derive(folder, seeds)
     attempt = dict.fromkeys(Attempt.model_fields) | {
-        "version": 1, "id": "0000", "kind": "attempt", "name": "mine", "protocol": "mad", "status": "scored", "success": True,
+        "version": 1, "id": "0000", "kind": "attempt", "name": "mine", "protocol": "mad", "status": "scored", "success": True, "seed": seeds[0],
         "versus_parent": "unknown", "finished": now()}  # fmt: skip
     (folder / "attempt.json").write_text(Attempt.model_validate(attempt).model_dump_json())
     return folder
