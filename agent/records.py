@@ -219,7 +219,6 @@ class ProtocolInfo(Record):
     version: int
     fingerprint: str
     noise: dict[str, Sigma]  # column -> standard deviation over seeds
-    columns: dict[str, str]  # task -> its column
     setting_noise: dict[str, Sigma]  # TASK:SETTING -> the same of one setting
     resolution: float = Field(ge=0)  # what of an accuracy the early end of runs leaves open
 

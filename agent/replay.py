@@ -16,7 +16,7 @@ from .errors import BadInput, EnvironmentFault
 from .evaluate import EvaluationFailed, read_evaluation
 from .history import Entry
 from .job import Job, keep_evaluation, tidy
-from .records import COLUMNS, Evaluation, Key, PlaceOf, ProtocolInfo
+from .records import COLUMN_OF, COLUMNS, Evaluation, Key, PlaceOf, ProtocolInfo
 from .repo import scored_source
 from .scratch import scratch
 from .text import one_line
@@ -72,7 +72,7 @@ class Replay:
         by_setting = {key: value for key, value in moved.items() if value is not None}
         if len(by_setting) < len(moved):
             return "differs"  # one has a score and the other none
-        sigma = self.protocol.noise.get(self.protocol.columns.get(task, ""))
+        sigma = self.protocol.noise.get(COLUMN_OF.get(task, ""))
         if self._whole(task) and sigma is not None:
             difference = sum(by_setting.values()) / self.recorded.tasks[task].settings_total
             return "within noise" if abs(difference) <= _SIGMAS * sigma else "differs"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evaluator import output
-from evaluator.protocol import BASELINES, CHANGEABLE, COLUMNS, PROTOCOLS, Setting
+from evaluator.protocol import BASELINES, CHANGEABLE, PROTOCOLS, Setting
 
 if TYPE_CHECKING:
     from evaluator.job import Job
@@ -280,7 +280,7 @@ def _protocol(args: argparse.Namespace) -> int:
         _walls(args.sandbox)
     content = {
         "name": protocol.name, "version": protocol.version, "fingerprint": results.fingerprint(protocol),
-        "settings": len(protocol.settings), "noise": noise.sigmas(protocol), "columns": COLUMNS,
+        "settings": len(protocol.settings), "noise": noise.sigmas(protocol),
         "setting_noise": noise.of_settings(protocol), "resolution": 1 - protocol.stop_accuracy,
     }
     print(json.dumps(content))

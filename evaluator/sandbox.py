@@ -215,7 +215,7 @@ def _runtime() -> list[Path]:
     A package that is installed lies among the libraries, and no project's files lie there.
     """
     listed = [sys.prefix, sys.base_prefix, str(Path(sys.executable).resolve().parents[1])]
-    for library in ("torch", "numpy", "triton", "pandas"):
+    for library in ("torch", "numpy", "triton"):
         spec = importlib.util.find_spec(library)
         listed += [str(Path(spec.origin).parents[1])] if spec and spec.origin else []
     installed = PACKAGE.parent in {Path(p).resolve() for p in listed}

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 import torch
 
 from evaluator.gates.probe import Probe, Rejected, Tensors, size
-from evaluator.model import Architecture
+from evaluator.model import architecture
 from evaluator.operator import OperatorError, OperatorProcess
+from evaluator.protocol import BASELINES, PROTOCOLS
 
-BASELINE_PARAMETERS = 409_872  # DeltaNet at vocabulary 16
 MORE_PARAMETERS = 1.10
 
 
@@ -26,20 +26,18 @@ def declarations(operator: OperatorProcess, probe: Probe) -> dict[str, object]:
             f"output_gate has width {first.projections['output_gate']}, it must be head_dim = {operator.head_dim}"
         )
     count = model_parameters(first.projections, {n: tuple(p.shape) for n, p in first.parameters.items()})
-    limit = int(BASELINE_PARAMETERS * MORE_PARAMETERS)
+    baseline = model_parameters({}, {})
+    limit = int(baseline * MORE_PARAMETERS)
     if count > limit:
         raise Rejected(
             f"the model has {count} parameters at vocabulary 16, at most {limit} are allowed (10 % over the baseline)"
         )
-    return {"parameters": {"model": count, "baseline": BASELINE_PARAMETERS}, "recurrent": first.has_recurrence}
+    return {"parameters": {"model": count, "baseline": baseline}, "recurrent": first.has_recurrence}
 
 
 def model_parameters(projections: dict[str, int], parameters: dict[str, tuple[int, ...]]) -> int:
-    """Learned numbers of MAD's model at vocabulary 16 with what a variant declares for 2 heads of 64."""
-    return Architecture(
-        vocab_size=16, seq_len=128, autoencoder=False, width=128, num_blocks=2, num_heads=2, head_dim=64,
-        chunk_size=32, projections=projections, parameters=parameters,
-    ).num_parameters  # fmt: skip
+    """Learned numbers of MAD's model at vocabulary 16 with what a variant declares; DeltaNet declares nothing."""
+    return architecture(BASELINES["in-context-recall"], PROTOCOLS["mad"], projections, parameters).num_parameters
 
 
 def shapes(operator: OperatorProcess, probe: Probe) -> dict[str, object] | None:

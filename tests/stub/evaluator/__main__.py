@@ -67,7 +67,7 @@ def protocol(args: argparse.Namespace) -> int:
     noise = dict.fromkeys(TASKS.values(), SIGMA)
     settings = {f"{task}:baseline": SIGMA for task in TASKS}
     print(json.dumps({
-        "name": args.what, "version": 1, "fingerprint": FINGERPRINT[args.what], "noise": noise, "columns": TASKS,
+        "name": args.what, "version": 1, "fingerprint": FINGERPRINT[args.what], "noise": noise,
         "setting_noise": settings, "resolution": 0.001,
     }))  # fmt: skip
     return 0
